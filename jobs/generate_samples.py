@@ -1,0 +1,126 @@
+"""Write sample files for the feeds logs, purchases and reviews, with realistic dirt.
+
+Grain:    one file per day (logs), per month (purchases), in all (reviews).
+Inputs:   a seed and a scale; never the clock.
+Outputs:  FOLDER/<feed>/<file>, and on request a manifest of what is in them (--manifest).
+Re-run:   the same seed and scale write the same bytes; other files in FOLDER stay.
+Needs neither Spark nor any package:
+
+    python -m jobs.generate_samples build/samples --manifest build/samples-manifest.json
+
+At scale 1 and seed 7 this is what the files hold. ``--manifest`` gives the same for any
+seed and scale, per file and by kind, for tests to compare with what the pipeline reports.
+
+    feed       files                                  records  accepted  duplicates  rejected
+    logs       10 days of app-<date>.json, .jsonl,     20,336    20,000         172       164
+               .jsonl.gz, in turn
+    purchases  retail-2010-12.csv,                      8,051     8,011           0        40
+               retail-2011-01.csv
+    reviews    movie-reviews.csv                          607       600           6         1
+
+Unusual but right, and accepted:
+
+    logs       timestamps with and without offset and fraction, a leap day, user ids as
+               numbers, null or missing metadata, device or location, fields unknown to
+               the contract (app_version, metadata.os_version), escaped and plain non-ASCII
+    purchases  two headers, two date styles, two line ends; guests, returns, free lines, exact
+               repeats, customer ids such as 17850.0; quotes, commas and line breaks in quotes
+    reviews    HTML breaks, line breaks, doubled quotes, other languages, emoji only;
+               reviewers who never bought
+
+Duplicates, by the feed's natural key:
+
+    logs       (user_id as text, timestamp as an instant, action_type): exact copies in the
+               same file, copies of yesterday's events, and the same event with another
+               offset or with its user's number as text. No two other events share a key.
+    purchases  none: the source has no key, a repeated line is a second sale
+    reviews    id_review: the same review delivered twice
+
+Rejected, each record with one defect only:
+
+    logs       garbage_line (.jsonl, .jsonl.gz), user_id_missing, action_type_blank,
+               action_type_too_long, timestamp_impossible, timestamp_epoch_milliseconds
+    purchases  quantity_not_a_number, unit_price_not_a_number, invoice_number_missing,
+               invoice_date_impossible, too_few_columns
+    reviews    review_text_empty
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.samples.logs import make_logs
+from jobs.samples.model import SampleFeed, make_customers
+from jobs.samples.purchases import make_purchases
+from jobs.samples.reviews import make_reviews
+
+
+def make_samples(seed: int = 7, scale: float = 1.0) -> list[SampleFeed]:
+    """All feeds in memory, about 5 MB at scale 1, with what is known about them."""
+    customers = make_customers(seed, scale)
+    return [
+        make_logs(seed, scale, customers),
+        make_purchases(seed, scale, customers),
+        make_reviews(seed, scale, customers),
+    ]
+
+
+def write_samples(folder: Path, seed: int = 7, scale: float = 1.0) -> list[Path]:
+    """Write ``folder/<feed>/<file>`` for every feed; the paths in the order of feed and file."""
+    return _write(folder, make_samples(seed, scale))
+
+
+def manifest(seed: int = 7, scale: float = 1.0) -> dict[str, Any]:
+    """Per feed: records = accepted + duplicates + rejected, by file and kind, and known facts."""
+    return _manifest(seed, scale, make_samples(seed, scale))
+
+
+def _manifest(seed: int, scale: float, feeds: list[SampleFeed]) -> dict[str, Any]:
+    return {"seed": seed, "scale": scale, "feeds": {feed.name: feed.manifest() for feed in feeds}}
+
+
+def _write(folder: Path, feeds: list[SampleFeed]) -> list[Path]:
+    paths = []
+    for feed in feeds:
+        (folder / feed.name).mkdir(parents=True, exist_ok=True)
+        for file in feed.files:
+            path = folder / feed.name / file.name
+            path.write_bytes(file.content)
+            paths.append(path)
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="generate_samples", description="Write deterministic sample files for all feeds."
+    )
+    parser.add_argument("folder", type=Path, help="files are written to FOLDER/<feed>/")
+    parser.add_argument("--seed", type=int, default=7, help="other seeds, other data (default: 7)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="1 is some 29,000 records (default: 1)"
+    )
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="also write what the files hold, as JSON; keep it outside FOLDER/<feed>",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.scale <= 0:
+        parser.error(f"--scale is {arguments.scale}, expected a number above 0")
+
+    feeds = make_samples(arguments.seed, arguments.scale)
+    for path in _write(arguments.folder, feeds):
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    if arguments.manifest:
+        content = _manifest(arguments.seed, arguments.scale, feeds)
+        arguments.manifest.parent.mkdir(parents=True, exist_ok=True)
+        arguments.manifest.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
