@@ -1,0 +1,68 @@
+# Everything a newcomer or CI types. `make` alone explains.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+# Where to read raw files from; without it, `make run` generates sample data.
+DATA ?=
+# More arguments for pytest, e.g. make test ARGS='-k ledger'
+ARGS ?=
+
+.PHONY: help setup setup-dev run psql test test-fast check lint format typecheck bench lock lock-jars clean distclean
+
+help: ## Show this list
+	@echo 'user-analytics: raw files to a star schema in PostgreSQL'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv with pinned packages, Java 17 and Spark's jars (done by the other targets, too)
+	@scripts/setup.sh
+
+setup-dev:
+	@scripts/setup.sh dev
+
+run: setup ## Run everything on sample data, or on your files: make run DATA=folder
+	@$(BIN)/user-analytics run $(if $(DATA),--data "$(DATA)",--sample)
+
+psql: setup ## Open the warehouse that `make run` filled
+	@$(BIN)/user-analytics psql
+
+test: setup-dev check ## Lint, types, SQL format, then all tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+test-fast: setup-dev ## Tests that need no service
+	$(BIN)/python -m pytest -m 'not integration' $(ARGS)
+
+check: lint typecheck
+
+lint: setup-dev ## Ruff and the SQL format
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python scripts/check_sql.py sql views
+
+format: setup-dev ## Rewrite Python and SQL in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python scripts/check_sql.py --fix sql views
+
+typecheck: setup-dev ## Strict mypy
+	$(BIN)/mypy
+
+bench: ## Benchmarks against other ways to do the work; results go to docs/
+	@scripts/setup.sh bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: setup ## Resolve requirements*.in anew into requirements*.txt, with hashes
+	@scripts/lock.sh
+
+lock-jars: setup ## Rewrite jars/SHA256SUMS after an edit of jars/ivy.xml
+	@$(BIN)/python jars/fetch.py --update
+
+clean: ## Remove what `make run` made: var/
+	@if [ -d var/warehouse ]; then $(BIN)/python -c "from pathlib import Path; from jobs.warehouse.embedded \
+	  import EmbeddedPostgres; EmbeddedPostgres(Path('var/warehouse')).shut_down()" || true; fi
+	rm -rf var spark-warehouse metastore_db derby.log
+
+distclean: clean ## Remove .venv and all caches of the project, too
+	rm -rf .venv .setup.lock build dist *.egg-info .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
