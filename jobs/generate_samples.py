@@ -99,9 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="files are written to FOLDER/<feed>/")
     parser.add_argument("--seed", type=int, default=7, help="other seeds, other data (default: 7)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="1 is some 29,000 records (default: 1)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="1 is some 29,000 records (default: 1)")
     parser.add_argument(
         "--manifest",
         type=Path,
@@ -114,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     feeds = make_samples(arguments.seed, arguments.scale)
     for path in _write(arguments.folder, feeds):
-        print(f"{path}  {path.stat().st_size:,} bytes")
+        sys.stdout.write(f"{path}  {path.stat().st_size:,} bytes\n")
     if arguments.manifest:
         content = _manifest(arguments.seed, arguments.scale, feeds)
         arguments.manifest.parent.mkdir(parents=True, exist_ok=True)

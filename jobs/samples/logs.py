@@ -107,18 +107,15 @@ def make_logs(seed: int, scale: float, customers: list[Customer]) -> SampleFeed:
         suffix = SUFFIXES[number % len(SUFFIXES)]
         session_events = _day_of_sessions(rng, people, day, taken)
         good = [
-            _with_oddities(rng, event, number)
-            for event in itertools.islice(session_events, events_per_day)
+            _with_oddities(rng, event, number) for event in itertools.islice(session_events, events_per_day)
         ]
         copies = rng.choices(good, k=at_least_one(events_per_day, COPIES_WITHIN_FILE))
         respelt = [
             _spelt_another_way(event)
             for event in rng.choices(good, k=at_least_one(events_per_day, COPIES_SPELT_ANOTHER_WAY))
         ]
-        if yesterday:
-            late = rng.sample(yesterday, at_least_one(events_per_day, COPIES_OF_YESTERDAY))
-        else:
-            late = []
+        late_count = at_least_one(events_per_day, COPIES_OF_YESTERDAY)
+        late = rng.sample(yesterday, late_count) if yesterday else []
 
         records = [_record(event) for event in good]
         spread(rng, records, (_record(event) for event in copies + respelt + late))
@@ -283,9 +280,7 @@ def _record(event: Event) -> dict[str, Any]:
         metadata = {"device": event.device, "location": event.location}
         if "metadata.os_version" in event.extra:
             metadata["os_version"] = event.extra["metadata.os_version"]
-        record["metadata"] = {
-            name: value for name, value in metadata.items() if name not in event.without
-        }
+        record["metadata"] = {name: value for name, value in metadata.items() if name not in event.without}
     if "app_version" in event.extra:
         record["app_version"] = event.extra["app_version"]
     return record
@@ -312,9 +307,7 @@ def _broken(rng: random.Random, kind: str, event: Event) -> dict[str, Any]:
     return record
 
 
-def _encode(
-    rng: random.Random, suffix: str, records: list[dict[str, Any]], garbage: list[str]
-) -> bytes:
+def _encode(rng: random.Random, suffix: str, records: list[dict[str, Any]], garbage: list[str]) -> bytes:
     if suffix == "json":  # \uXXXX escapes here, plain UTF-8 in the line files: both occur
         return (json.dumps(records, indent=1) + "\n").encode()
     lines = [json.dumps(record, ensure_ascii=False) for record in records]

@@ -9,7 +9,7 @@ import io
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -99,8 +99,8 @@ def make_purchases(seed: int, scale: float, customers: list[Customer]) -> Sample
     buyers = [customer for customer in customers if customer.buys]
     products = _catalogue(rng)
 
-    december = _invoices(rng, buyers, products, datetime(2010, 12, 1), 536_401, lines_per_file)
-    january = _invoices(rng, buyers, products, datetime(2011, 1, 4), 541_001, lines_per_file)
+    december = _invoices(rng, buyers, products, datetime(2010, 12, 1, tzinfo=UTC), 536_401, lines_per_file)
+    january = _invoices(rng, buyers, products, datetime(2011, 1, 4, tzinfo=UTC), 541_001, lines_per_file)
     files = [
         _file(rng, "retail-2010-12.csv", OLD_HEADER, december, "\r\n"),
         _file(rng, "retail-2011-01.csv", NEW_HEADER, january, "\n"),
@@ -184,9 +184,7 @@ def _invoices(
     return lines
 
 
-def _file(
-    rng: random.Random, name: str, header: str, lines: list[Line], line_end: str
-) -> SampleFile:
+def _file(rng: random.Random, name: str, header: str, lines: list[Line], line_end: str) -> SampleFile:
     is_old = header == OLD_HEADER
     rows = [_row(rng, line, is_old) for line in lines]
     rejected: Counter[str] = Counter()
@@ -213,7 +211,7 @@ def _row(rng: random.Random, line: Line, is_old: bool) -> list[str]:
         line.product.stock_code,
         line.product.description,
         str(line.quantity),
-        us_date if is_old else at.isoformat(),
+        us_date if is_old else at.replace(tzinfo=None).isoformat(),
         str(line.product.unit_price),
         customer_id,
         line.country,

@@ -156,8 +156,7 @@ def _compose(rng: random.Random, tone: str) -> str:
     if tone == "other_language":
         return " ".join(
             phrase.format(film=film)
-            for phrase in rng.sample(OTHER_LANGUAGES, 1)
-            + ([rng.choice(EMOJI)] if rng.random() < 0.4 else [])
+            for phrase in rng.sample(OTHER_LANGUAGES, 1) + ([rng.choice(EMOJI)] if rng.random() < 0.4 else [])
         )
 
     parts = [rng.choice(OPENINGS).format(film=film)]

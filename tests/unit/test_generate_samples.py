@@ -122,8 +122,7 @@ def test_logs_hold_what_the_manifest_says(delivered) -> None:
 
         good = [record for record, kinds in zip(records, defects, strict=True) if not kinds]
         file_keys = [
-            (str(record["user_id"]), instant(record["timestamp"]), record["action_type"])
-            for record in good
+            (str(record["user_id"]), instant(record["timestamp"]), record["action_type"]) for record in good
         ]
         assert len(file_keys) - len(set(file_keys)) == counts["duplicates_within"]
         keys.update(file_keys)
@@ -190,10 +189,8 @@ def test_purchases_hold_what_the_manifest_says(delivered) -> None:
             else:
                 style = "%m/%d/%Y %H:%M" if "/" in at else "%Y-%m-%dT%H:%M:%S"
                 key = customer.removesuffix(".0")
-                parsed = datetime.strptime(at, style)
-                lines.append(
-                    (invoice, stock_code, detail, int(quantity), parsed, Decimal(price), key)
-                )
+                parsed = datetime.strptime(at, style).replace(tzinfo=UTC)
+                lines.append((invoice, stock_code, detail, int(quantity), parsed, Decimal(price), key))
         assert rejected == counts["rejected"]
 
     facts = expected["facts"]
