@@ -86,7 +86,9 @@ def retrieve(home: Path, into: Path) -> None:
     """Download every jar of ivy.xml into the folder `into`."""
     ivy = next(iter(sorted((home / "jars").glob("ivy-*.jar"))), None)
     if ivy is None:
-        raise FetchError(f"no ivy-*.jar in {home / 'jars'}: PySpark is incomplete; remove .venv, run `make setup`.")
+        raise FetchError(
+            f"no ivy-*.jar in {home / 'jars'}: PySpark is incomplete; remove .venv, run `make setup`."
+        )
     java_home = os.environ.get("JAVA_HOME")
     java = str(Path(java_home) / "bin" / "java") if java_home else shutil.which("java")
     if not java or not os.access(java, os.X_OK):

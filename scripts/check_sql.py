@@ -74,7 +74,9 @@ def main() -> int:
     parser.add_argument("--fix", action="store_true", help="rewrite the files")
     parser.add_argument("paths", nargs="+", type=Path, help="files, or folders with .sql files")
     arguments = parser.parse_args()
-    files = [f for path in arguments.paths for f in (sorted(path.rglob("*.sql")) if path.is_dir() else [path])]
+    files = [
+        f for path in arguments.paths for f in (sorted(path.rglob("*.sql")) if path.is_dir() else [path])
+    ]
     found = [problem for file in files if file.suffix == ".sql" for problem in problems(file, arguments.fix)]
     for problem in found:
         print(problem, file=sys.stderr)

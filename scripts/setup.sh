@@ -182,6 +182,9 @@ cat >"$spark/conf/spark-env.sh" <<END
 if [ -x "$java_home/bin/java" ]; then export JAVA_HOME="$java_home"; fi
 export PYSPARK_PYTHON="\${PYSPARK_PYTHON:-$PWD/.venv/bin/python}"
 END
+# PySpark's own find-spark-home asks the `python3` on PATH, which knows no PySpark unless
+# .venv is activated; with this, .venv/bin/spark-submit works without.
+echo "export SPARK_HOME=\"\${SPARK_HOME:-$PWD/$spark}\"" >.venv/bin/find-spark-home
 
 JAVA_HOME=$java_home .venv/bin/python jars/fetch.py
 say "ready: $(.venv/bin/python --version), Java at $java_home"

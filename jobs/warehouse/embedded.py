@@ -114,9 +114,7 @@ class EmbeddedPostgres:
     def psql_command(self) -> list[str]:
         """Arguments that open this warehouse in psql; the password stays in its file."""
         quoted = str(self.password_file).replace("\\", "\\\\").replace("'", "\\'")
-        conninfo = (
-            f"host={HOST} port={self._started_port()} user={USER} dbname={DATABASE} passfile='{quoted}' sslmode=disable"
-        )
+        conninfo = f"host={HOST} port={self._started_port()} user={USER} dbname={DATABASE} passfile='{quoted}' sslmode=disable"
         return [str(self.bin_dir / "psql"), conninfo]
 
     def start(self) -> str:
@@ -339,7 +337,11 @@ class EmbeddedPostgres:
             server = psutil.Process(self._process.pid)
         if server is not None:
             # SIGINT: end the sessions, write a checkpoint, leave. SIGQUIT: leave at once, recover on next start.
-            for request, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+            for request, seconds in (
+                (signal.SIGINT, STOP_SECONDS),
+                (signal.SIGQUIT, 5.0),
+                (signal.SIGKILL, 5.0),
+            ):
                 with suppress(psutil.NoSuchProcess):
                     server.send_signal(request)
                 if self._gone(server, seconds):

