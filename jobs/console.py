@@ -1,0 +1,91 @@
+"""What a person sees while a job runs: one line per event, and a heartbeat with Spark's progress on long steps.
+
+Progress goes to standard error, results to standard output.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from pyspark.sql import SparkSession
+
+log = logging.getLogger("user_analytics")
+HEARTBEAT_SECONDS = 5.0
+
+
+class _UtcFormatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+
+
+def configure_logging(verbose: bool = False) -> None:
+    """Write this suite's log lines to standard error; calling it again changes only the level."""
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_UtcFormatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@contextmanager
+def heartbeat(spark: SparkSession, label: str) -> Iterator[None]:
+    """Every five seconds, say how far Spark is with what runs inside the block."""
+    done = threading.Event()
+    started = time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            log.info("%s … %s%.0f s", label, _tasks(spark), time.monotonic() - started)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _tasks(spark: SparkSession) -> str:
+    try:
+        tracker = spark.sparkContext.statusTracker()
+        stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+    except Exception:  # the session is going away; the heartbeat is only a courtesy
+        return ""
+    running = [stage for stage in stages if stage]
+    total = sum(stage.numTasks for stage in running)
+    finished = sum(stage.numCompletedTasks for stage in running)
+    return f"task {finished} of {total}, " if total else ""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "  ") -> str:
+    """A plain text table; numbers stand to the right, None is shown as a dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+    right = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(header))]
+
+    def line(values: Sequence[str]) -> str:
+        parts = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)]
+        return indent + "  ".join(parts).rstrip()
+
+    return "\n".join([line(list(header)), line(["-" * w for w in widths]), *(line(row) for row in cells)])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    text = str(value).replace("\n", " ")
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,112 @@
+"""What every job needs: the session, the settings, the store, an id for the run; and the frame around `main`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from jobs.console import configure_logging, log
+from jobs.errors import UserAnalyticsError
+from jobs.lake.objects import ObjectStore, object_store
+from jobs.settings import Settings
+from jobs.spark import get_session
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run, as it stands in `etl_steps`."""
+
+    name: str
+    started_at: datetime
+    seconds: float
+    outcome: str
+    detail: str
+
+
+@dataclass
+class RunContext:
+    """A run under way. steps grows as `step` blocks end."""
+
+    spark: SparkSession
+    settings: Settings
+    store: ObjectStore
+    run_id: str
+    command: str
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    steps: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        """Time a block and keep the outcome. What the block appends to the list is the step's detail."""
+        began, clock, detail = datetime.now(UTC), time.monotonic(), list[str]()
+        outcome = "failed"
+        try:
+            yield detail
+            outcome = "done"
+        finally:
+            self.steps.append(Step(name, began, round(time.monotonic() - clock, 3), outcome, "; ".join(detail)))
+
+
+@contextmanager
+def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
+    """Check the lake, open a session if none is open, and close it again if it was opened here."""
+    store = object_store(settings)
+    store.check()
+    ours = SparkSession.getActiveSession() is None
+    spark = get_session(f"user-analytics {command}", settings)
+    try:
+        yield RunContext(spark, settings, store, run_id=uuid.uuid4().hex, command=command)
+    finally:
+        if ours:
+            spark.stop()
+
+
+def job_main(body: Callable[[], int | None]) -> int:
+    """Run a job's body and turn what it raises into one line on standard error and an exit code."""
+    configure_logging()
+    try:
+        return body() or 0
+    except UserAnalyticsError as error:
+        log.error("error: %s", error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        log.error("stopped by the user; run it again to go on")
+        return 130
+    except PySparkException as error:
+        log.error("error: Spark: %s", root_cause(error))
+        log.debug("", exc_info=True)
+        return 1
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost message of an error, in one line, without a stack trace."""
+    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    cause = None
+    try:
+        while java is not None:
+            cause, java = java, java.getCause()
+    except Exception:  # not a Java exception after all
+        cause = None
+    text = str(cause.getMessage() if cause is not None else error) or type(error).__name__
+    return next((line.strip() for line in text.splitlines() if line.strip()), text)[:500]
+
+
+def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
+    """A strict argument parser that shows the module's documentation; abbreviations are not guessed."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+Main = Callable[[Sequence[str] | None], int]

@@ -1,0 +1,37 @@
+"""Errors that a user can act on, each with the exit code that the command ends with.
+
+Exit codes: 0 done; 1 the job failed; 2 wrong usage or configuration; 3 data was rejected beyond the allowed share,
+or a whole file was refused.
+"""
+
+
+class UserAnalyticsError(Exception):
+    """The job failed for a reason that the message explains."""
+
+    exit_code = 1
+
+
+class ConfigurationError(UserAnalyticsError):
+    """A setting, argument or service is not as it must be; the message names it and says what to do."""
+
+    exit_code = 2
+
+
+class FileRefused(UserAnalyticsError):
+    """One raw file cannot be read as its feed; the other files go on."""
+
+    exit_code = 3
+
+
+class RejectedShareExceeded(UserAnalyticsError):
+    """More records were rejected than is allowed; nothing of the batch was committed."""
+
+    exit_code = 3
+
+
+class KeyCollision(UserAnalyticsError):
+    """Two different entities got the same key; the job stops instead of merging them."""
+
+
+class CheckFailed(UserAnalyticsError):
+    """A post-load check failed; the whole publication was rolled back."""

@@ -1,0 +1,54 @@
+"""Which name of a raw file fills which field of a feed: the declared names, or those of a mapping file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs.errors import ConfigurationError
+from jobs.feeds.declaration import Feed
+
+SourceNames = Mapping[str, tuple[str, ...]]
+
+
+def declared_sources(feed: Feed) -> SourceNames:
+    """Field name → the names that raw files may use for it."""
+    return {field.name: field.sources for field in feed.fields}
+
+
+def load_mapping(feed: Feed, file: Path) -> SourceNames:
+    """Read a JSON mapping and put its names before the declared ones.
+
+    The file holds one object of `"source name": "field"`, or the other way round, `"field": "source name"`; a
+    dotted source name leads into nested JSON records (`{"user_id": "actor.login"}`).
+
+    Raises ConfigurationError naming the file and the entry when it is not such an object or names no field.
+    """
+    if not file.is_file():
+        raise ConfigurationError(f"mapping {file}: not a file")
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigurationError(f"mapping {file}: not JSON: {error}") from None
+    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
+        raise ConfigurationError(f'mapping {file}: expected one object such as {{"source name": "field"}}')
+    fields = set(feed.columns)
+    by_source = all(value in fields for value in entries.values())
+    by_field = all(key in fields for key in entries)
+    if not by_source and not by_field:
+        unknown = sorted(value for key, value in entries.items() if value not in fields and key not in fields)
+        raise ConfigurationError(
+            f"mapping {file}: {', '.join(unknown) or 'its entries'}: not a field of {feed.name}; "
+            f"the fields are {', '.join(feed.columns)}"
+        )
+    pairs = [(value, key) if by_source else (key, value) for key, value in entries.items()]
+    names = {field.name: field.sources for field in feed.fields}
+    for name, source in pairs:
+        mapped = tuple(s for f, s in pairs if f == name)
+        names[name] = mapped + tuple(s for s in names[name] if s not in mapped)
+        # A source name given to one field no longer means another.
+        for other in names:
+            if other != name:
+                names[other] = tuple(s for s in names[other] if s != source)
+    return names

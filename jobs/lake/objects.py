@@ -1,0 +1,231 @@
+"""Files in the lake's raw zone: list, peek at the beginning, upload. A local folder or any S3, one interface.
+
+Spark reads and writes the data; this module is for what has to be known before Spark starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobs.errors import ConfigurationError
+from jobs.settings import Settings
+
+PART_BYTES = 16 * 1024 * 1024
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One version of a raw file.
+
+    path: relative to the lake, e.g. `raw/logs/2026-11-20.jsonl`.
+    version: the ETag, or size and modification time where the store has none.
+    """
+
+    path: str
+    size: int
+    modified_at: datetime
+    version: str
+
+
+class ObjectStore(Protocol):
+    """What the jobs need of a place that holds files. Paths are relative to the lake."""
+
+    def check(self) -> None:
+        """Raise ConfigurationError if the lake cannot be reached or written with these settings."""
+
+    def list(self, prefix: str) -> Iterator[RawFile]:
+        """Every file below the prefix, in order of path, except names that begin with `_` or `.`."""
+
+    def open(self, path: str) -> IO[bytes]:
+        """A stream of the file's bytes, read as far as the caller reads."""
+
+    def digest(self, path: str) -> str | None:
+        """The SHA-256 of the file's content in hexadecimal, or None when there is no such file."""
+
+    def put(self, source: Path, path: str, sha256: str, replace: bool, progress: Progress) -> None:
+        """Store a local file whole or not at all, checksummed on the way.
+
+        Raises FileExistsError when the path is taken and replace is False.
+        """
+
+
+def object_store(settings: Settings) -> ObjectStore:
+    """The store that LAKE_URI points at."""
+    return LocalStore(Path(settings.lake_uri)) if settings.lake_is_local else S3Store(settings)
+
+
+def sha256_of(stream: IO[bytes]) -> str:
+    """The SHA-256 of a stream, read in pieces."""
+    digest = hashlib.sha256()
+    while piece := stream.read(1024 * 1024):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def is_hidden(path: str) -> bool:
+    """Spark passes over names that begin with `_` or `.`; so does the listing, lest a file count as read."""
+    return any(part.startswith(("_", ".")) for part in path.split("/"))
+
+
+class LocalStore:
+    """A lake in a local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def check(self) -> None:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"LAKE_URI={str(self.root)!r}: cannot be used as a folder: {error.strerror}"
+            ) from None
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"LAKE_URI={str(self.root)!r}: no permission to write there")
+
+    def list(self, prefix: str) -> Iterator[RawFile]:
+        base = self.root / prefix
+        for file in sorted(p for p in base.rglob("*") if p.is_file()):
+            path = file.relative_to(self.root).as_posix()
+            if is_hidden(path):
+                continue
+            stat = file.stat()
+            yield RawFile(
+                path=path,
+                size=stat.st_size,
+                modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
+                version=f"{stat.st_size}-{stat.st_mtime_ns}",
+            )
+
+    def open(self, path: str) -> IO[bytes]:
+        return (self.root / path).open("rb")
+
+    def digest(self, path: str) -> str | None:
+        file = self.root / path
+        if not file.exists():
+            return None
+        with file.open("rb") as stream:
+            return sha256_of(stream)
+
+    def put(self, source: Path, path: str, sha256: str, replace: bool, progress: Progress) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The name begins with a dot, so a half-written file is never listed.
+        handle, name = tempfile.mkstemp(prefix=".upload-", dir=target.parent)
+        part = Path(name)
+        try:
+            digest = hashlib.sha256()
+            with os.fdopen(handle, "wb") as out, source.open("rb") as stream:
+                while piece := stream.read(PART_BYTES):
+                    digest.update(piece)
+                    out.write(piece)
+                    progress(len(piece))
+                out.flush()
+                os.fsync(out.fileno())
+            if digest.hexdigest() != sha256:
+                raise OSError(f"{source} changed while it was being uploaded; upload it again")
+            shutil.copymode(source, part)
+            if replace:
+                part.replace(target)
+            else:
+                os.link(part, target)  # fails when the name was taken meanwhile, unlike a rename
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class S3Store:
+    """A lake in a bucket of MinIO, S3 or another store with S3's interface."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bucket, _, prefix = settings.lake_uri.removeprefix("s3a://").partition("/")
+        self.prefix = prefix + "/" if prefix else ""
+        self.endpoint = settings.s3_endpoint
+        self.client: Any = boto3.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint,
+            aws_access_key_id=settings.s3_access_key,
+            aws_secret_access_key=settings.s3_secret_key,
+            aws_session_token=settings.s3_session_token,
+            region_name=settings.s3_region,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=60,
+                retries={"max_attempts": 4, "mode": "standard"},
+                s3={"addressing_style": "path" if settings.s3_endpoint else "auto"},
+            ),
+        )
+
+    def check(self) -> None:
+        where = f"LAKE_URI=s3a://{self.bucket}" + (f" at {self.endpoint}" if self.endpoint else "")
+        try:
+            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            advice = {
+                "NoSuchBucket": "the bucket does not exist; create it first",
+                "404": "the bucket does not exist; create it first",
+                "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
+                "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not fit AWS_ACCESS_KEY_ID",
+                "AccessDenied": "these keys may not list the bucket",
+                "403": "these keys may not list the bucket",
+            }.get(code, f"the store answered {code}")
+            raise ConfigurationError(f"{where}: {advice}") from None
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigurationError(f"{where}: cannot be reached ({error})") from None
+
+    def list(self, prefix: str) -> Iterator[RawFile]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=f"{self.prefix}{prefix}/"
+        )
+        for page in pages:
+            for item in page.get("Contents", []):
+                path = item["Key"].removeprefix(self.prefix)
+                if path.endswith("/") or is_hidden(path):
+                    continue
+                yield RawFile(path, item["Size"], item["LastModified"], item["ETag"].strip('"'))
+
+    def open(self, path: str) -> IO[bytes]:
+        body: IO[bytes] = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+        return body
+
+    def digest(self, path: str) -> str | None:
+        try:
+            head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + path)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey"):
+                return None
+            raise
+        known: str | None = head["Metadata"].get("sha256")
+        return known or sha256_of(self.open(path))
+
+    def put(self, source: Path, path: str, sha256: str, replace: bool, progress: Progress) -> None:
+        arguments: dict[str, Any] = {"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}}
+        if not replace:
+            arguments["IfNoneMatch"] = "*"
+        try:
+            self.client.upload_file(
+                str(source),
+                self.bucket,
+                self.prefix + path,
+                ExtraArgs=arguments,
+                Callback=progress,
+                Config=TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES),
+            )
+        except Exception as error:
+            if "PreconditionFailed" in str(error):
+                raise FileExistsError(path) from None
+            raise

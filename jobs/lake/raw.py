@@ -1,0 +1,286 @@
+"""Raw files to records: one row per record as it was delivered, every field still a text.
+
+`inspect` looks at the first bytes of a file on the driver and decides how it is read, or refuses it; `read` builds
+one DataFrame over any number of inspected files.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from hashlib import sha256
+
+from botocore.exceptions import BotoCoreError, ClientError
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.errors import FileRefused
+from jobs.feeds.declaration import Feed, RawFormat
+from jobs.feeds.mapping import SourceNames
+from jobs.lake.objects import ObjectStore, RawFile
+
+PEEK_BYTES = 64 * 1024
+# An array is split in memory by the one task that reads it; JSON lines have no such limit.
+MAX_ARRAY_BYTES = 512 * 1024 * 1024
+MAX_CHARS_PER_COLUMN = 10_000_000
+UTF8_BOM = b"\xef\xbb\xbf"
+# In a path that Spark loads, these would be patterns; in a file's name they are letters.
+GLOB_CHARACTER = re.compile(r"[][{}*?\\]")
+COMPRESSED = (".bz2", ".zst", ".zip", ".xz", ".lz4", ".snappy", ".7z", ".tar")
+
+
+@dataclass(frozen=True)
+class InspectedFile:
+    """A raw file and how it is to be read. header: a CSV file's column names; empty for JSON."""
+
+    file: RawFile
+    layout: str  # json_lines, json_array, csv
+    header: tuple[str, ...] = ()
+
+    @property
+    def file_id(self) -> int:
+        """A 64-bit number that stands for the file's path, the same in every lake that holds the path."""
+        return int.from_bytes(sha256(self.file.path.encode()).digest()[:8], "big", signed=True)
+
+
+def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -> InspectedFile:
+    """Decide how a file is read from its first bytes.
+
+    Raises FileRefused, saying what was found and what was expected, for an empty file, an unreadable beginning, a
+    header without a required column or with a name twice, and content that is not the feed's format.
+    """
+    if file.path.endswith(COMPRESSED):
+        raise FileRefused(f"{file.path}: this compression is not read; deliver it plain or as .gz")
+    head, whole = _first_bytes(store, file)
+    if not head.removeprefix(UTF8_BOM).strip():
+        raise FileRefused(f"{file.path}: the file is empty")
+    if feed.format is RawFormat.CSV:
+        return InspectedFile(file, "csv", _header(feed, names, file, head, whole))
+    first = head.removeprefix(UTF8_BOM).lstrip()[:1]
+    if first == b"[":
+        if file.size > MAX_ARRAY_BYTES:
+            raise FileRefused(
+                f"{file.path}: a JSON array of {file.size:,} bytes; arrays are read up to {MAX_ARRAY_BYTES:,} bytes, "
+                "deliver JSON lines (one object a line) instead"
+            )
+        return InspectedFile(file, "json_array")
+    return InspectedFile(file, "json_lines")
+
+
+def _first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
+    """The file's beginning, decompressed, and whether that is all of it."""
+    try:
+        with store.open(file.path) as stream:
+            if file.path.endswith(".gz"):
+                with gzip.open(stream) as plain:
+                    head = plain.read(PEEK_BYTES)
+            else:
+                head = stream.read(PEEK_BYTES)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        if file.size == 0:
+            raise FileRefused(f"{file.path}: the file is empty") from None
+        raise FileRefused(f"{file.path}: not a readable gzip file ({error})") from None
+    except (OSError, ClientError, BotoCoreError) as error:
+        raise FileRefused(f"{file.path}: cannot be opened ({error})") from None
+    if head.startswith(b"\x1f\x8b"):
+        raise FileRefused(f"{file.path}: holds gzip data; its name must end in .gz, and be compressed only once")
+    return head, len(head) < PEEK_BYTES
+
+
+def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: bool) -> tuple[str, ...]:
+    try:
+        text = head.removeprefix(UTF8_BOM).decode("utf-8", errors="strict" if whole else "ignore")
+    except UnicodeDecodeError:
+        text = head.decode("latin-1")
+    lines = (line for line in io.StringIO(text, newline=""))
+    row = next((r for r in csv.reader(lines) if any(cell.strip() for cell in r)), [])
+    header = tuple(cell.strip() for cell in row)
+    repeated = sorted({name for name in header if [h.lower() for h in header].count(name.lower()) > 1})
+    if repeated:
+        raise FileRefused(f"{file.path}: the header has {', '.join(map(repr, repeated))} more than once")
+    found = columns_by_field(names, header)
+    for field, columns in found.items():
+        if len(columns) > 1:
+            both = " and ".join(repr(header[i]) for i in columns)
+            raise FileRefused(f"{file.path}: the columns {both} both stand for {field}; keep one, or map them")
+    missing = [f.name for f in feed.fields if f.required and not found[f.name]]
+    if missing:
+        wanted = "; ".join(f"{name} (as {' or '.join(names[name])})" for name in missing)
+        raise FileRefused(f"{file.path}: missing column: {wanted}; the header is {', '.join(header) or '(blank)'}")
+    return header
+
+
+def columns_by_field(names: SourceNames, header: Sequence[str]) -> dict[str, list[int]]:
+    """Field → positions in the header of the columns that fill it; letter case does not matter."""
+    return {
+        field: [i for i, name in enumerate(header) if name.lower() in {s.lower() for s in sources}]
+        for field, sources in names.items()
+    }
+
+
+def fits(feed: Feed, header: Sequence[str]) -> bool:
+    """Whether a CSV header has every required column of the feed."""
+    found = columns_by_field({f.name: f.sources for f in feed.fields}, header)
+    return all(found[f.name] for f in feed.fields if f.required)
+
+
+def read(spark: SparkSession, lake_uri: str, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]) -> DataFrame:
+    """Read inspected files lazily.
+
+    Gives one row per record: each field of the feed as string; `_extra` string, unknown columns as JSON;
+    `_record` string, the record as it came (a CSV record as JSON of its columns); `_problem` string, the reason why
+    it could not be taken apart, or null; `_file_id` bigint; `_delivered_at` timestamp.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[InspectedFile]] = defaultdict(list)
+    for file in files:
+        groups[file.layout, file.header].append(file)
+    readers = {"csv": _csv, "json_lines": _json_lines, "json_array": _json_array}
+    frames = [
+        _with_file(spark, lake_uri, readers[layout](spark, _paths(lake_uri, group), names, header), group)
+        for (layout, header), group in groups.items()
+    ]
+    return reduce(DataFrame.unionByName, frames)
+
+
+def broken_arrays(spark: SparkSession, lake_uri: str, files: Sequence[InspectedFile]) -> list[InspectedFile]:
+    """Those JSON array files that are not one complete array, e.g. cut off at the end."""
+    arrays = [file for file in files if file.layout == "json_array"]
+    if not arrays:
+        return []
+    whole = spark.read.text(_paths(lake_uri, arrays), wholetext=True)
+    broken = whole.where(_elements().isNull()).select(F.col("_metadata.file_path").alias("_address"))
+    paths = {row.path for row in broken.select(_path_in_lake(lake_uri).alias("path")).collect()}
+    return [file for file in arrays if file.file.path in paths]
+
+
+def _paths(lake_uri: str, files: Sequence[InspectedFile]) -> list[str]:
+    return [f"{lake_uri}/{GLOB_CHARACTER.sub(_escaped, f.file.path)}" for f in files]
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return "\\" + character.group()
+
+
+def _with_file(spark: SparkSession, lake_uri: str, frame: DataFrame, files: Sequence[InspectedFile]) -> DataFrame:
+    rows = [(file.file.path, file.file_id, file.file.modified_at) for file in files]
+    known = spark.createDataFrame(rows, "_path string, _file_id bigint, _delivered_at timestamp")
+    return frame.withColumn("_path", _path_in_lake(lake_uri)).join(F.broadcast(known), "_path").drop("_address")
+
+
+def _path_in_lake(lake_uri: str) -> Column:
+    """Spark's address of a file, `_address` → its path in the lake. Addresses are percent-encoded, `+` is a plus."""
+    address = F.when(
+        F.contains("_address", F.lit("%")), F.url_decode(F.replace("_address", F.lit("+"), F.lit("%2B")))
+    ).otherwise(F.col("_address"))
+    return F.substring_index(address, f"{lake_uri}/", -1)
+
+
+def _elements() -> Column:
+    # Asked for text, Spark gives each element of the array as it stands in the file.
+    return F.from_json("value", T.ArrayType(T.StringType()))
+
+
+def _json_lines(spark: SparkSession, paths: list[str], names: SourceNames, _: tuple[str, ...]) -> DataFrame:
+    lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("_address"))
+    return _json_records(lines.where(F.btrim("value", F.lit(" \t\r")) != ""), names)
+
+
+def _json_array(spark: SparkSession, paths: list[str], names: SourceNames, _: tuple[str, ...]) -> DataFrame:
+    whole = spark.read.text(paths, wholetext=True).select(
+        F.explode(_elements()).alias("value"), F.col("_metadata.file_path").alias("_address")
+    )
+    return _json_records(whole, names)
+
+
+def _json_records(records: DataFrame, names: SourceNames) -> DataFrame:
+    """`value`, the text of one JSON object → fields. Objects are taken apart level by level, as texts by name."""
+    any_object = T.MapType(T.StringType(), T.StringType())
+    parents = sorted({s.rpartition(".")[0] for sources in names.values() for s in sources if "." in s})
+    levels = sorted({".".join(p.split(".")[: i + 1]) for p in parents for i in range(p.count(".") + 1)})
+    # In brackets, what follows the object makes the text malformed; alone, it would be passed over in silence.
+    bracketed = F.from_json(F.concat(F.lit("["), "value", F.lit("]")), T.ArrayType(any_object))
+    frame = records.withColumn("_top", F.when(F.size(bracketed) == 1, bracketed[0]))
+    for level in levels:
+        frame = frame.withColumn(f"_{level.replace('.', '_')}_", F.from_json(_json_value(level), any_object))
+    fields = [F.coalesce(*(_json_value(s) for s in sources)).alias(field) for field, sources in names.items()]
+    known = {s for sources in names.values() for s in sources}
+    unknown = [_unknown_entries("", known, levels), *(_unknown_entries(level, known, levels) for level in levels)]
+    extra = F.map_concat(*(F.coalesce(entries, F.create_map().cast(any_object)) for entries in unknown))
+    return frame.select(
+        *fields,
+        F.when(F.size(extra) > 0, F.to_json(extra)).alias("_extra"),
+        F.make_valid_utf8("value").alias("_record"),
+        F.when(~F.is_valid_utf8("value"), "invalid_utf8").when(F.col("_top").isNull(), "malformed_json").alias("_problem"),
+        "_address",
+    )
+
+
+def _json_value(dotted: str) -> Column:
+    level, _, name = dotted.rpartition(".")
+    return F.col(_level_column(level))[name]
+
+
+def _level_column(level: str) -> str:
+    return f"_{level.replace('.', '_')}_" if level else "_top"
+
+
+def _unknown_entries(level: str, known: set[str], levels: list[str]) -> Column:
+    prefix = f"{level}." if level else ""
+    here = {name.removeprefix(prefix) for name in known | set(levels) if name.startswith(prefix)}
+    expected = [name for name in here if "." not in name]
+    entries = F.map_filter(F.col(_level_column(level)), lambda name, _: ~name.isin(expected))
+    if not level:
+        return entries
+    return F.transform_keys(entries, lambda name, _: F.concat(F.lit(prefix), name))
+
+
+def _csv(spark: SparkSession, paths: list[str], names: SourceNames, header: tuple[str, ...]) -> DataFrame:
+    cells = [f"_c{i}" for i in range(len(header))]
+    schema = T.StructType([T.StructField(name, T.StringType()) for name in [*cells, "_corrupt"]])
+    raw = spark.read.csv(
+        paths,
+        schema=schema,
+        header=True,
+        multiLine=True,
+        quote='"',
+        escape='"',
+        # Every byte is a character of Latin-1, so the bytes survive and can be checked as UTF-8 below;
+        # read as UTF-8, broken bytes would be replaced and the original lost.
+        encoding="ISO-8859-1",
+        mode="PERMISSIVE",
+        columnNameOfCorruptRecord="_corrupt",
+        maxCharsPerColumn=MAX_CHARS_PER_COLUMN,
+    )
+    frame = raw.select(
+        *(F.encode(name, "ISO-8859-1").cast("string").alias(name) for name in [*cells, "_corrupt"]),
+        F.col("_metadata.file_path").alias("_address"),
+    )
+    found = columns_by_field(names, header)
+    fields = [
+        (F.col(cells[found[field][0]]) if found[field] else F.lit(None).cast("string")).alias(field) for field in names
+    ]
+    unknown = [i for i in range(len(header)) if not any(i in columns for columns in found.values())]
+    extra = F.lit(None).cast("string")
+    if unknown:
+        anything = F.coalesce(*(F.col(cells[i]) for i in unknown)).isNotNull()
+        extra = F.when(anything, F.to_json(F.struct(*(F.col(cells[i]).alias(header[i]) for i in unknown))))
+    valid = reduce(lambda a, b: a & b, (F.coalesce(F.is_valid_utf8(name), F.lit(True)) for name in cells))
+    as_json = F.to_json(
+        F.struct(*(F.make_valid_utf8(cell).alias(name) for cell, name in zip(cells, header, strict=True))),
+        {"ignoreNullFields": "false"},
+    )
+    return frame.select(
+        *fields,
+        extra.alias("_extra"),
+        F.coalesce(F.make_valid_utf8("_corrupt"), as_json).alias("_record"),
+        F.when(F.col("_corrupt").isNotNull(), "wrong_number_of_columns").when(~valid, "invalid_utf8").alias("_problem"),
+        "_address",
+    )

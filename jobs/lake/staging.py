@@ -1,0 +1,373 @@
+"""The one engine that stages every feed. `stage` reads from top to bottom like the way of a batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from py4j.protocol import Py4JJavaError
+from pyspark import StorageLevel
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.console import heartbeat, log
+from jobs.context import RunContext, root_cause
+from jobs.errors import FileRefused, RejectedShareExceeded
+from jobs.feeds.declaration import Feed
+from jobs.feeds.mapping import SourceNames, declared_sources
+from jobs.lake import raw
+from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, files_to_read
+from jobs.lake.objects import RawFile
+from jobs.lake.quarantine import quarantine_table, write_quarantine
+from jobs.lake.raw import InspectedFile
+from jobs.lake.tables import LakeTable
+from jobs.settings import Settings
+from jobs.transforms.checks import checked
+from jobs.transforms.duplicates import (
+    content_differs,
+    preference,
+    repeated_keys,
+    require_same_natural_key,
+    survivors,
+    with_record_key,
+)
+from jobs.transforms.keys import KEY
+
+DEFAULT_MAX_REJECTED_SHARE = 0.2
+SAME_KEY = " AND ".join(f"s.{name} = t.{name}" for name in KEY)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What staging a feed did, one ledger entry per file."""
+
+    feed: str
+    entries: tuple[LedgerEntry, ...]
+
+    def total(self, count: str) -> int:
+        return sum(int(getattr(entry, count)) for entry in self.entries)
+
+    @property
+    def refused(self) -> tuple[LedgerEntry, ...]:
+        return tuple(entry for entry in self.entries if entry.status == REFUSED)
+
+
+@dataclass(frozen=True)
+class FileCounts:
+    """Of one file in a batch."""
+
+    read: int = 0
+    rejected: int = 0
+    reasons: Mapping[str, int] = ()  # type: ignore[assignment]
+    unknown_columns: Sequence[str] = ()
+
+
+def staging_table(spark: SparkSession, settings: Settings, feed: Feed) -> LakeTable:
+    """`staging/<feed>`: the feed's columns, `_extra` (unknown fields as JSON), where the row came from, and its key."""
+    return LakeTable(
+        spark,
+        settings.lake_path("staging", feed.name),
+        T.StructType(
+            [
+                *(T.StructField(field.name, field.type) for field in feed.fields),
+                T.StructField("_extra", T.StringType()),
+                T.StructField("_file_id", T.LongType()),
+                T.StructField("_delivered_at", T.TimestampType()),
+                *(T.StructField(name, T.LongType()) for name in KEY),
+            ]
+        ),
+        comment=f"Accepted records of {feed.name}. Grain: one row per natural key.",
+    )
+
+
+def stage(
+    run: RunContext,
+    feed: Feed,
+    names: SourceNames | None = None,
+    max_rejected_share: float = DEFAULT_MAX_REJECTED_SHARE,
+) -> StageResult:
+    """Read what is new of a feed and put every record where it belongs.
+
+    The order of the three commits makes a kill between any two harmless: a file counts as read only when the ledger
+    says so, and reading it again finds its own rows by `_file_id` and ends in the same state.
+
+    Raises RejectedShareExceeded, before anything is written, when more than max_rejected_share of the records read
+    would be rejected; KeyCollision when two natural keys have one hash.
+    """
+    names = names or declared_sources(feed)
+    ledger = Ledger(run.spark, run.settings)
+    current = ledger.current(feed.name)
+    todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), current)
+    if not todo:
+        log.info("stage %s: nothing new", feed.name)
+        return StageResult(feed.name, ())
+    log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(todo), f"{sum(f.size for f in todo):,}")
+
+    refused: dict[RawFile, str] = {}
+    files = _inspect(run, feed, names, todo, refused)
+    accepted: dict[int, int] = {}
+    counts: dict[int, FileCounts] = {}
+    with heartbeat(run.spark, f"stage {feed.name}"):
+        records, files = _records(run, feed, names, files, refused)
+        if records is not None:
+            try:
+                counts = _counts(records, files)
+                _require_share(feed, counts.values(), max_rejected_share)
+                _write_quarantine(run, feed, records, files, counts)
+                accepted = _write_accepted(run, feed, records, files)
+            finally:
+                records.unpersist()
+
+    entries = _entries(run, feed, 1 + max((e.batch for e in current.values()), default=0), counts, accepted, files, refused)
+    ledger.write(entry for entry in entries if not _refused_before(entry, current))
+    result = StageResult(feed.name, entries)
+    _report(result, counts)
+    return result
+
+
+def _inspect(
+    run: RunContext, feed: Feed, names: SourceNames, todo: Sequence[RawFile], refused: dict[RawFile, str]
+) -> list[InspectedFile]:
+    readable = []
+    for file in todo:
+        try:
+            readable.append(raw.inspect(run.store, feed, names, file))
+        except FileRefused as error:
+            refused[file] = str(error)
+    for broken in raw.broken_arrays(run.spark, run.settings.lake_uri, readable):
+        readable.remove(broken)
+        refused[broken.file] = f"{broken.file.path}: not one complete JSON array (cut off?)"
+    return readable
+
+
+def _records(
+    run: RunContext, feed: Feed, names: SourceNames, files: list[InspectedFile], refused: dict[RawFile, str]
+) -> tuple[DataFrame | None, list[InspectedFile]]:
+    """Parse, check and key all records, once, kept on disk. A file that breaks off is refused, the others are read."""
+    while files:
+        records = _keyed(run, feed, names, files).persist(StorageLevel.DISK_ONLY)
+        try:
+            records.count()
+            return records, files
+        except (PySparkException, Py4JJavaError):
+            records.unpersist()
+            broken = {file.file: message for file in files if (message := _failure(run, feed, names, file))}
+            if not broken:
+                raise
+            refused.update(broken)
+            files = [file for file in files if file.file not in broken]
+    return None, []
+
+
+def _keyed(run: RunContext, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]) -> DataFrame:
+    return with_record_key(feed, checked(feed, raw.read(run.spark, run.settings.lake_uri, feed, names, files)))
+
+
+def _failure(run: RunContext, feed: Feed, names: SourceNames, file: InspectedFile) -> str | None:
+    """Why a file cannot be read to its end, or None if it can."""
+    try:
+        _keyed(run, feed, names, [file]).write.format("noop").mode("overwrite").save()
+    except (PySparkException, Py4JJavaError) as error:
+        return f"{file.file.path}: cannot be read to its end: {root_cause(error)}"
+    return None
+
+
+def _counts(records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, FileCounts]:
+    per_file = (
+        records.groupBy("_file_id")
+        .agg(
+            F.count("*").alias("read"),
+            F.count_if(F.col("_reasons") != "").alias("rejected"),
+            F.count("_extra").alias("extra"),
+        )
+        .collect()
+    )
+    reasons: dict[int, Counter[str]] = {}
+    if any(row.rejected for row in per_file):
+        by_reason = records.where("_reasons <> ''").select("_file_id", F.explode(F.split("_reasons", ",")).alias("reason"))
+        for row in by_reason.groupBy("_file_id", "reason").count().collect():
+            reasons.setdefault(row._file_id, Counter())[row.reason] = row["count"]
+    unknown: dict[int, list[str]] = {}
+    if any(row.extra for row in per_file):
+        keys = records.select("_file_id", F.explode(F.json_object_keys("_extra")).alias("name")).distinct()
+        for row in keys.orderBy("name").collect():
+            unknown.setdefault(row._file_id, []).append(row.name)
+    found = {
+        row._file_id: FileCounts(row.read, row.rejected, reasons.get(row._file_id, {}), unknown.get(row._file_id, ()))
+        for row in per_file
+    }
+    return {file.file_id: found.get(file.file_id, FileCounts(reasons={})) for file in files}
+
+
+def _require_share(feed: Feed, counts: Sequence[FileCounts] | object, max_share: float) -> None:
+    counted = list(counts)  # type: ignore[call-overload]
+    read, rejected = sum(c.read for c in counted), sum(c.rejected for c in counted)
+    if read and rejected / read > max_share:
+        reasons: Counter[str] = sum((Counter(c.reasons) for c in counted), Counter())
+        most = ", ".join(f"{reason} {n:,}" for reason, n in reasons.most_common(5))
+        raise RejectedShareExceeded(
+            f"{feed.name}: {rejected:,} of {read:,} records would be rejected ({rejected / read:.1%}), more than the "
+            f"allowed {max_share:.0%}: {most}. Nothing was staged. Mend the files or the mapping, or allow more with "
+            "--max-rejected"
+        )
+
+
+def _write_quarantine(
+    run: RunContext, feed: Feed, records: DataFrame, files: Sequence[InspectedFile], counts: Mapping[int, FileCounts]
+) -> None:
+    rejected = None
+    if any(count.rejected for count in counts.values()):
+        paths = run.spark.createDataFrame([(f.file_id, f.file.path) for f in files], "_file_id bigint, path string")
+        rejected = (
+            records.where("_reasons <> ''")
+            .join(F.broadcast(paths), "_file_id")
+            .select(
+                F.lit(feed.name).alias("feed"),
+                F.col("_file_id").alias("file_id"),
+                "path",
+                F.split("_reasons", ",").alias("reasons"),
+                F.col("_record").alias("record"),
+                F.lit(run.run_id).alias("run_id"),
+                F.lit(datetime.now(UTC)).alias("rejected_at"),
+            )
+        )
+    write_quarantine(quarantine_table(run.spark, run.settings), feed.name, [f.file_id for f in files], rejected)
+
+
+def _write_accepted(
+    run: RunContext, feed: Feed, records: DataFrame, files: Sequence[InspectedFile]
+) -> dict[int, int]:
+    """Bring the accepted records into staging in one commit. Gives how many of each file were accepted."""
+    target = staging_table(run.spark, run.settings, feed).ensure()
+    ids = [file.file_id for file in files]
+    valid = records.where("_reasons = ''").drop("_reasons", "_record")
+    repeated = repeated_keys(valid).persist(StorageLevel.DISK_ONLY)
+    matched: DataFrame | None = None
+    try:
+        kept = valid
+        if not repeated.isEmpty():
+            require_same_natural_key(feed, valid, repeated)
+            kept = survivors(feed, valid, repeated)
+        there = target.read()
+        ours = F.col("_file_id").isin(ids)
+        has_rows = not there.isEmpty()
+        has_ours = has_rows and not there.where(ours).isEmpty()
+        if not has_rows:
+            target.append(kept)
+            return _per_file(kept, F.count("*"))
+
+        matched = _matched(feed, kept, there.where(~ours)).persist(StorageLevel.DISK_ONLY)
+        lost = _per_file(matched, F.count_if(~F.col("_better")))
+        accepted = {file: n - lost.get(file, 0) for file, n in _per_file(kept, F.count("*")).items()}
+        if has_ours or not matched.where("_better").isEmpty():
+            _merge(feed, target, kept, ids, has_ours)
+        elif any(accepted.values()):
+            target.append(kept.join(matched.select(*KEY), list(KEY), "left_anti"))
+        return accepted
+    finally:
+        repeated.unpersist()
+        if matched is not None:
+            matched.unpersist()
+
+
+def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:
+    """The keys of the batch that other files brought before, and whether the batch's record is the better one."""
+    times = [field.name for field in feed.fields if field.name in feed.key and isinstance(field.type, T.TimestampType)]
+    if times:
+        # Files of the table that hold other times only need not be opened.
+        bounds = kept.agg(*(f(name).alias(f"{f.__name__}_{name}") for name in times for f in (F.min, F.max))).first()
+        assert bounds is not None
+        for name in times:
+            there = there.where(F.col(name).between(bounds[f"min_{name}"], bounds[f"max_{name}"]))
+    better = _better(feed)
+    return (
+        there.alias("t")
+        .join(kept.alias("s"), [F.col(f"s.{name}") == F.col(f"t.{name}") for name in KEY])
+        .select(*(F.col(f"s.{name}") for name in (*KEY, "_file_id")), better.alias("_better"))
+    )
+
+
+def _better(feed: Feed) -> Column:
+    return content_differs(feed, "s.", "t.") & (preference(feed, "s.") > preference(feed, "t."))
+
+
+def _merge(feed: Feed, target: LakeTable, kept: DataFrame, ids: Sequence[int], has_ours: bool) -> None:
+    ours = F.col("t._file_id").isin(list(ids))
+    redelivered = content_differs(feed, "s.", "t.") | (F.col("s._delivered_at") != F.col("t._delivered_at"))
+    merge = (
+        target.merge(kept, SAME_KEY)
+        .whenMatchedUpdateAll((ours & redelivered) | (~ours & _better(feed)))
+        .whenNotMatchedInsertAll()
+    )
+    if has_ours:
+        # What these files brought earlier and no longer say.
+        merge = merge.whenNotMatchedBySourceDelete(ours)
+    merge.execute()
+
+
+def _per_file(frame: DataFrame, count: Column) -> dict[int, int]:
+    return {row._file_id: row.n for row in frame.groupBy("_file_id").agg(count.alias("n")).collect()}
+
+
+def _entries(
+    run: RunContext,
+    feed: Feed,
+    batch: int,
+    counts: Mapping[int, FileCounts],
+    accepted: Mapping[int, int],
+    files: Sequence[InspectedFile],
+    refused: Mapping[RawFile, str],
+) -> tuple[LedgerEntry, ...]:
+    now = datetime.now(UTC)
+
+    def entry(file: InspectedFile, error: str | None) -> LedgerEntry:
+        count, kept = counts.get(file.file_id, FileCounts()), accepted.get(file.file_id, 0)
+        return LedgerEntry(
+            feed=feed.name,
+            path=file.file.path,
+            version=file.file.version,
+            file_id=file.file_id,
+            size_bytes=file.file.size,
+            modified_at=file.file.modified_at,
+            batch=batch,
+            status=REFUSED if error else STAGED,
+            error=error,
+            records_read=count.read,
+            accepted=kept,
+            duplicates=count.read - count.rejected - kept,
+            rejected=count.rejected,
+            unknown_columns=list(count.unknown_columns),
+            run_id=run.run_id,
+            staged_at=now,
+        )
+
+    return (
+        *(entry(file, None) for file in files),
+        *(entry(InspectedFile(file, "refused"), error) for file, error in refused.items()),
+    )
+
+
+def _refused_before(entry: LedgerEntry, current: Mapping[str, LedgerEntry]) -> bool:
+    """Whether the ledger already says just this of the file, so that trying again adds no line."""
+    last = current.get(entry.path)
+    return last is not None and (last.version, last.status, last.error) == (entry.version, REFUSED, entry.error)
+
+
+def _report(result: StageResult, counts: Mapping[int, FileCounts]) -> None:
+    log.info(
+        "stage %s: %s records read = %s accepted + %s duplicates + %s rejected",
+        result.feed,
+        *(f"{result.total(name):,}" for name in ("records_read", "accepted", "duplicates", "rejected")),
+    )
+    reasons: Counter[str] = sum((Counter(count.reasons) for count in counts.values()), Counter())
+    if reasons:
+        log.info("  rejected: %s", ", ".join(f"{reason} {n:,}" for reason, n in reasons.most_common()))
+    for entry in result.entries:
+        if entry.unknown_columns:
+            log.info("  %s: unknown fields, kept in _extra: %s", entry.path, ", ".join(entry.unknown_columns))
+        if entry.error:
+            log.warning("  refused: %s", entry.error)

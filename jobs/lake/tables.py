@@ -1,0 +1,137 @@
+"""Delta tables of the lake: made from a declared schema, read at a version, changed in single commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.errors import UserAnalyticsError
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """One Delta table at an address, with the schema it should have."""
+
+    spark: SparkSession
+    uri: str
+    schema: T.StructType
+    partitioned_by: tuple[str, ...] = ()
+    comment: str = ""
+    properties: dict[str, str] = field(default_factory=dict)
+
+    def exists(self) -> bool:
+        return DeltaTable.isDeltaTable(self.spark, self.uri)
+
+    def ensure(self) -> LakeTable:
+        """Create the table, or add columns that were declared since. Any other difference stops the job."""
+        if not self.exists():
+            builder = DeltaTable.createIfNotExists(self.spark).location(self.uri).addColumns(self.schema)
+            # Marts and the warehouse follow a table through its change data feed.
+            builder = builder.property("delta.enableChangeDataFeed", "true")
+            for name, value in self.properties.items():
+                builder = builder.property(name, value)
+            if self.partitioned_by:
+                builder = builder.partitionedBy(*self.partitioned_by)
+            builder.comment(self.comment).execute()
+            return self
+        there = {f.name: f.dataType for f in self.read().schema}
+        for column in self.schema:
+            if column.name not in there:
+                self.spark.sql(
+                    f"ALTER TABLE delta.`{self.uri}` ADD COLUMNS (`{column.name}` {column.dataType.simpleString()})"
+                )
+            elif there[column.name].simpleString() != column.dataType.simpleString():
+                raise UserAnalyticsError(
+                    f"{self.uri}: column {column.name} is {there[column.name].simpleString()}, declared as "
+                    f"{column.dataType.simpleString()}; only new columns are added on their own. Move the table away and "
+                    "run again to rebuild it"
+                )
+        return self
+
+    def read(self, version: int | None = None) -> DataFrame:
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.uri)
+
+    def version(self) -> int:
+        """The newest version's number."""
+        return int(self._snapshot().version())
+
+    def table_id(self) -> str:
+        """The identity that Delta gave the table when it was made; a rebuilt table has another."""
+        return str(self._snapshot().metadata().id())
+
+    def applied(self, source: str) -> int | None:
+        """The version of a source that the last `append` or `merge` naming it had applied; None if none had."""
+        found = self._snapshot().transactions().get(source)
+        return int(found.get()) if found.isDefined() else None
+
+    def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:
+        """Append rows in one commit. With a source and version, the commit happens once however often it is tried."""
+        writer = self._aligned(rows).write.format("delta").mode("append")
+        if source is not None:
+            writer = writer.option("txnAppId", source).option("txnVersion", str(version))
+        writer.save(self.uri)
+
+    def replace_where(self, rows: DataFrame, condition: str) -> None:
+        """Replace the rows that fulfil a condition, in one commit."""
+        self._aligned(rows).write.format("delta").mode("overwrite").option("replaceWhere", condition).save(self.uri)
+
+    def merge(self, rows: DataFrame, condition: str) -> Any:
+        """Begin a MERGE of rows, known as `s`, into this table, known as `t`."""
+        return DeltaTable.forPath(self.spark, self.uri).alias("t").merge(rows.alias("s"), condition)
+
+    def changes(self, after: int, until: int, key: Sequence[str]) -> DataFrame:
+        """What became of each key in the versions after..until, both bounds as version numbers, `after` excluded.
+
+        Gives the last state of every changed row and `_deleted` boolean. Grain: one row per key.
+        """
+        feed = (
+            self.spark.read.format("delta")
+            .option("readChangeFeed", "true")
+            .option("startingVersion", after + 1)
+            .option("endingVersion", until)
+            .load(self.uri)
+            .where("_change_type <> 'update_preimage'")
+        )
+        # Within one commit a key that was moved between files appears as deleted and inserted: the insert counts.
+        newest = Window.partitionBy(*key).orderBy(
+            F.col("_commit_version").desc(), (F.col("_change_type") == "delete").asc()
+        )
+        return (
+            feed.withColumn("_newest", F.row_number().over(newest))
+            .where("_newest = 1")
+            .withColumn("_deleted", F.col("_change_type") == "delete")
+            .drop("_newest", "_change_type", "_commit_version", "_commit_timestamp")
+        )
+
+    def _aligned(self, rows: DataFrame) -> DataFrame:
+        return rows.select(*(F.col(c.name).cast(c.dataType).alias(c.name) for c in self.schema))
+
+    def _snapshot(self) -> Any:
+        # Delta's Python interface does not show transaction identifiers; its JVM interface does.
+        jvm: Any = self.spark.sparkContext._jvm
+        none = getattr(getattr(jvm.scala, "None$"), "MODULE$")
+        log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.uri)
+        return log.update(False, none, none)
+
+
+@contextmanager
+def once(spark: SparkSession, source: str, version: int) -> Iterator[None]:
+    """MERGEs inside the block carry a transaction identifier: one that was committed before is not done again."""
+    names = {"spark.databricks.delta.write.txnAppId": source, "spark.databricks.delta.write.txnVersion": str(version)}
+    for name, value in names.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name in names:
+            spark.conf.unset(name)

@@ -1,0 +1,118 @@
+"""Where a run reads and writes, taken from the environment.
+
+Secrets (AWS_SECRET_ACCESS_KEY, the password in WAREHOUSE_URL) come from the environment only and are never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jobs.errors import ConfigurationError
+
+LAKE_SCHEMES = ("s3a", "file")
+IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's settings.
+
+    lake_uri: root of the lake, `s3a://bucket[/prefix]` or an absolute local path.
+    warehouse_url: `postgresql://…`, or `embedded:<folder>` for a PostgreSQL that is started for the run.
+    schema: the warehouse schema that tables and views stand in.
+    s3_*: endpoint, keys and region of the object store; None lets the AWS chain decide.
+    """
+
+    lake_uri: str
+    warehouse_url: str
+    schema: str = "analytics"
+    s3_endpoint: str | None = None
+    s3_access_key: str | None = None
+    s3_secret_key: str | None = None
+    s3_session_token: str | None = None
+    s3_region: str = "us-east-1"
+    spark_master: str | None = None
+    driver_memory: str = "2g"
+    log_folder: str = "var/logs"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from environment variables.
+
+        Raises ConfigurationError naming the variable when one is malformed.
+        """
+        env = os.environ if environ is None else environ
+
+        def get(name: str) -> str | None:
+            return env.get(name, "").strip() or None
+
+        return cls(
+            lake_uri=_lake_uri(get("LAKE_URI") or "var/lake"),
+            warehouse_url=_warehouse_url(get("WAREHOUSE_URL") or "embedded:var/warehouse"),
+            schema=_schema(get("WAREHOUSE_SCHEMA") or "analytics"),
+            s3_endpoint=get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL"),
+            s3_access_key=get("AWS_ACCESS_KEY_ID"),
+            s3_secret_key=get("AWS_SECRET_ACCESS_KEY"),
+            s3_session_token=get("AWS_SESSION_TOKEN"),
+            s3_region=get("AWS_REGION") or get("AWS_DEFAULT_REGION") or "us-east-1",
+            spark_master=get("SPARK_MASTER"),
+            driver_memory=get("SPARK_DRIVER_MEMORY") or "2g",
+            log_folder=str(Path(get("LOG_FOLDER") or "var/logs").absolute()),
+        )
+
+    @property
+    def lake_is_local(self) -> bool:
+        return not self.lake_uri.startswith("s3a://")
+
+    def lake_path(self, *parts: str) -> str:
+        """The address of something in the lake, e.g. lake_path("staging", "logs")."""
+        return "/".join([self.lake_uri, *parts])
+
+    def __repr__(self) -> str:
+        return f"Settings(lake_uri={self.lake_uri!r}, warehouse={without_password(self.warehouse_url)!r})"
+
+
+def without_password(url: str) -> str:
+    """The same address with the password replaced by ***, fit for logs."""
+    return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
+def _lake_uri(value: str) -> str:
+    scheme = urlsplit(value).scheme if "://" in value else ""
+    if not scheme:
+        return str(Path(value).absolute()).rstrip("/")
+    if scheme == "s3":
+        value, scheme = "s3a" + value.removeprefix("s3"), "s3a"
+    if scheme not in LAKE_SCHEMES:
+        raise ConfigurationError(
+            f"LAKE_URI={value!r}: the scheme {scheme!r} is not known; use s3a://bucket[/prefix] or a local folder"
+        )
+    if scheme == "file":
+        return str(Path(urlsplit(value).path).absolute()).rstrip("/")
+    if not urlsplit(value).netloc:
+        raise ConfigurationError(f"LAKE_URI={value!r}: the bucket is missing; write s3a://bucket[/prefix]")
+    return value.rstrip("/")
+
+
+def _warehouse_url(value: str) -> str:
+    if value.startswith("embedded:"):
+        return "embedded:" + str(Path(value.removeprefix("embedded:") or "var/warehouse").absolute())
+    if value.startswith(("postgresql://", "postgres://")):
+        return value
+    raise ConfigurationError(
+        f"WAREHOUSE_URL={without_password(value)!r}: expected postgresql://user:password@host:port/database "
+        "or embedded:<folder>"
+    )
+
+
+def _schema(value: str) -> str:
+    if not IDENTIFIER.fullmatch(value):
+        raise ConfigurationError(
+            f"WAREHOUSE_SCHEMA={value!r}: use lower-case letters, digits and underscores, at most 63"
+        )
+    return value

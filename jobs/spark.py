@@ -1,0 +1,88 @@
+"""The Spark session, with the settings that these jobs rely on and the reason for each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from jobs.settings import Settings
+
+LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
+
+
+def get_session(app_name: str, settings: Settings) -> SparkSession:
+    """The running session, or a new one.
+
+    Under `spark-submit` the master and memory given there hold. Otherwise SPARK_MASTER, or all cores of this
+    machine. The object store's keys go to Spark's in-memory Hadoop configuration only: never into arguments.
+    """
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    builder = SparkSession.builder.appName(app_name)
+    if not submitted and SparkSession.getActiveSession() is None:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        # Java 17's vector module and log4j would otherwise write to the terminal before the log file is known.
+        master = settings.spark_master or "local[*]"
+        if master.startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+            # One small machine: no page to serve, and few, larger partitions.
+            builder = builder.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "16")
+        Path(settings.log_folder).mkdir(parents=True, exist_ok=True)
+        builder = (
+            builder.master(master)
+            .config("spark.driver.memory", settings.driver_memory)
+            .config(
+                "spark.driver.extraJavaOptions",
+                f"-Dlog4j2.configurationFile=file:{LOG_CONFIGURATION} "
+                f"-DlogFile={settings.log_folder}/spark.log -Duser.timezone=UTC",
+            )
+            .config("spark.ui.showConsoleProgress", "false")
+        )
+    spark = (
+        builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+        .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+        # Times are UTC everywhere; a value without an offset is UTC.
+        .config("spark.sql.session.timeZone", "UTC")
+        # 50 by default, which makes every look at a small table slow.
+        .config("spark.databricks.delta.snapshotPartitions", "2")
+        # The log is read back in the same second by the next step; asynchronous updates buy nothing.
+        .config("spark.databricks.delta.stalenessLimit", "0")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        # Keys of a day's batch against the keys of a large table: ship the small side rather than sort both.
+        .config("spark.sql.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
+        .config("spark.sql.adaptive.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
+        # No sort where a hash table per partition does.
+        .config("spark.sql.join.preferSortMergeJoin", "false")
+        .config("spark.driver.maxResultSize", "512m")
+        .getOrCreate()
+    )
+    _configure_object_store(spark, settings)
+    return spark
+
+
+def _configure_object_store(spark: SparkSession, settings: Settings) -> None:
+    if settings.lake_is_local:
+        return
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()  # type: ignore[union-attr]
+    values = {
+        "fs.s3a.endpoint": settings.s3_endpoint,
+        "fs.s3a.endpoint.region": settings.s3_region,
+        "fs.s3a.access.key": settings.s3_access_key,
+        "fs.s3a.secret.key": settings.s3_secret_key,
+        "fs.s3a.session.token": settings.s3_session_token,
+        # Buckets of MinIO and its like are paths, not host names.
+        "fs.s3a.path.style.access": "true" if settings.s3_endpoint else None,
+        # A wrong key or address should fail in seconds, not after S3A's default of minutes.
+        "fs.s3a.attempts.maximum": "3",
+        "fs.s3a.retry.limit": "3",
+        "fs.s3a.connection.establish.timeout": "5s",
+        # The parts of a file that is being written are buffered in arrays instead of local files.
+        "fs.s3a.fast.upload.buffer": "bytebuffer",
+    }
+    if settings.s3_session_token:
+        values["fs.s3a.aws.credentials.provider"] = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
+    for name, value in values.items():
+        if value is not None:
+            hadoop.set(name, value)

@@ -1,0 +1,82 @@
+"""Which of several records with one key stays. The same input gives the same survivor, whatever the partitioning."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from jobs.errors import KeyCollision
+from jobs.feeds.declaration import Feed
+from jobs.transforms.keys import KEY, record_key
+
+
+def with_record_key(feed: Feed, accepted: DataFrame) -> DataFrame:
+    """Add `_key_hi` and `_key_lo`, the hash of the natural key.
+
+    For a feed without a key of its own, the occurrence number of equal records within a file is part of it.
+    """
+    required = {field.name for field in feed.fields if field.required}
+    columns = [F.col(name) for name in feed.key]
+    nullable = [F.col(name) for name in feed.key if name not in required]
+    keyed = accepted.withColumns(record_key(columns, nullable))
+    if not feed.counts_repeats:
+        return keyed
+    occurrence = F.row_number().over(Window.partitionBy("_file_id", *KEY).orderBy(F.col("_extra").asc_nulls_first()))
+    return keyed.withColumn("_occurrence", occurrence).withColumns(
+        record_key([*(F.col(name) for name in KEY), F.col("_occurrence")])
+    ).drop("_occurrence")
+
+
+def repeated_keys(keyed: DataFrame) -> DataFrame:
+    """The keys that more than one record has. Two numbers a row, so that Spark counts without sorting."""
+    return keyed.groupBy(*KEY).count().where("count > 1").select(*KEY)
+
+
+def survivors(feed: Feed, keyed: DataFrame, repeated: DataFrame) -> DataFrame:
+    """Keep one record per key: the greatest by `preference`. Records whose key is not repeated pass untouched."""
+    once = keyed.join(repeated, list(KEY), "left_anti")
+    return once.unionByName(_ranked(feed, keyed, repeated).where("_rank = 1").drop("_rank"))
+
+
+def _ranked(feed: Feed, keyed: DataFrame, repeated: DataFrame) -> DataFrame:
+    order = Window.partitionBy(*KEY).orderBy(preference(feed).desc(), F.col("_file_id"))
+    return keyed.join(repeated, list(KEY), "left_semi").withColumn("_rank", F.row_number().over(order))
+
+
+def preference(feed: Feed, prefix: str = "") -> Column:
+    """What decides between records with one key, greatest first: the feed's own order, then the content.
+
+    prefix: an alias such as `s.` before every column.
+    """
+    own = [_prefixed(feed, sql, prefix) for sql in feed.prefer]
+    content = [F.col(f"{prefix}{name}") for name in (*feed.columns, "_extra")]
+    return F.struct(*own, *content)
+
+
+def _prefixed(feed: Feed, sql: str, prefix: str) -> Column:
+    if not prefix:
+        return F.expr(sql)
+    names = (*feed.columns, "_delivered_at")
+    return F.expr(" ".join(prefix + word if word in names else word for word in sql.split(" ")))
+
+
+def content_differs(feed: Feed, left: str, right: str) -> Column:
+    """Whether two records with one key say different things; prefixes as in `preference`."""
+    pairs = [~F.col(f"{left}{n}").eqNullSafe(F.col(f"{right}{n}")) for n in (*feed.columns, "_extra")]
+    return reduce(lambda a, b: a | b, pairs)
+
+
+def require_same_natural_key(feed: Feed, keyed: DataFrame, repeated: DataFrame) -> None:
+    """Stop with KeyCollision if records with different natural keys have the same 128-bit key."""
+    natural = F.to_json(F.struct(*feed.key))
+    clash = (
+        keyed.join(repeated, list(KEY), "left_semi")
+        .groupBy(*KEY)
+        .agg(F.min(natural).alias("a"), F.max(natural).alias("b"))
+        .where("a <> b")
+        .first()
+    )
+    if clash:
+        raise KeyCollision(f"{feed.name}: the records {clash.a} and {clash.b} have the same key; nothing was written")

@@ -1,0 +1,73 @@
+"""Text columns to typed columns. Every function gives null for what it cannot read, and never fails.
+
+Pure column expressions of Spark's own functions, so that they run inside Spark's generated code.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
+US_DATE_TIME = r"^\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}(:\d{2})?$"
+
+
+def blank_to_null(value: Column) -> Column:
+    """The text without white space at its ends; null when nothing is left."""
+    trimmed = F.btrim(value, F.lit(" \t\r\n\u00a0"))
+    return F.when(trimmed != "", trimmed)
+
+
+def text(value: Column) -> Column:
+    """string → string, trimmed. A JSON object or array is not a text and gives null."""
+    return F.when(~F.substring(value, 1, 1).isin("{", "["), value)
+
+
+def free_text(value: Column) -> Column:
+    """string → the same string: prose may begin with any character."""
+    return value
+
+
+def identifier(value: Column) -> Column:
+    """string → string. Numbers that went through a spreadsheet lose their decimals: `17850.0` is `17850`."""
+    return F.when(value.rlike(r"^\d+\.0+$"), F.substring_index(value, ".", 1)).otherwise(text(value))
+
+
+def iso_timestamp(value: Column) -> Column:
+    """string → timestamp from ISO 8601 date and time, with or without fraction and offset; UTC when none.
+
+    Impossible dates (2025-02-30), epoch numbers, dates without a time and times of day give null.
+    """
+    looks_iso = (
+        (F.substring(value, 5, 1) == "-")
+        & (F.substring(value, 8, 1) == "-")
+        & F.substring(value, 11, 1).isin("T", " ", "t")
+        & F.length(value).between(16, 40)
+    )
+    # ISO 8601 also knows offsets without a colon (+0200), which Spark's cast does not.
+    basic_offset = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
+    return F.when(looks_iso, F.coalesce(value.try_cast("timestamp"), basic_offset.try_cast("timestamp")))
+
+
+def us_or_iso_timestamp(value: Column) -> Column:
+    """string → timestamp from `12/1/2010 8:26` (month first) or ISO 8601."""
+    us = F.when(
+        value.rlike(US_DATE_TIME),
+        F.coalesce(
+            F.try_to_timestamp(value, F.lit("M/d/yyyy H:mm")), F.try_to_timestamp(value, F.lit("M/d/yyyy H:mm:ss"))
+        ),
+    )
+    return F.coalesce(us, iso_timestamp(value))
+
+
+def decimal(value: Column, precision: int = 18, scale: int = 4) -> Column:
+    """string → decimal(precision, scale), exact: more decimals than the scale holds give null, as do NaN and infinity."""
+    wide = F.when(value.rlike(NUMBER), value.try_cast("decimal(38,12)"))
+    narrow = wide.try_cast(f"decimal({precision},{scale})")
+    return F.when(narrow == wide, narrow)
+
+
+def integer(value: Column) -> Column:
+    """string → bigint; `6`, `6.0` and `1e3` are integers, `6.5` and `NaN` are not."""
+    wide = F.when(value.rlike(NUMBER), value.try_cast("decimal(38,12)"))
+    return F.when(wide == F.floor(wide), wide.try_cast("bigint"))
