@@ -89,3 +89,26 @@ def _cell(value: object) -> str:
         return f"{value:,.3f}".rstrip("0").rstrip(".")
     text = str(value).replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+class UploadProgress:
+    """Says how much of a file was sent: when it is done, and every five seconds until then. Call it with bytes."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name, self.size, self.sent = name, size, 0
+        self.lock = threading.Lock()
+        self.said = time.monotonic()
+
+    def __enter__(self) -> UploadProgress:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self.sent >= self.size:
+            log.info("upload: %s, %s bytes", self.name, f"{self.size:,}")
+
+    def __call__(self, sent: int) -> None:
+        with self.lock:
+            self.sent += sent
+            if time.monotonic() - self.said >= HEARTBEAT_SECONDS:
+                self.said = time.monotonic()
+                log.info("upload: %s … %.0f %%", self.name, 100 * self.sent / max(self.size, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from jobs.errors import UserAnalyticsError
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.settings import Settings
 from jobs.spark import get_session
+from jobs.warehouse.base import Check
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Step:
 
 @dataclass
 class RunContext:
-    """A run under way. steps grows as `step` blocks end."""
+    """A run under way. steps grows as `step` blocks end; checks as tables are published; refused: a file was."""
 
     spark: SparkSession
     settings: Settings
@@ -42,6 +43,8 @@ class RunContext:
     command: str
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     steps: list[Step] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    refused: bool = False
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -57,7 +60,10 @@ class RunContext:
 
 @contextmanager
 def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
-    """Check the lake, open a session if none is open, and close it again if it was opened here."""
+    """Check the lake, open a session if none is open, and close it again if it was opened here.
+
+    Raises ConfigurationError, before Spark starts, when the lake cannot be used.
+    """
     store = object_store(settings)
     store.check()
     ours = SparkSession.getActiveSession() is None
@@ -107,6 +113,3 @@ def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-
-
-Main = Callable[[Sequence[str] | None], int]

@@ -21,6 +21,7 @@ from jobs.context import job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.feeds.mapping import declared_sources, load_mapping
 from jobs.lake.staging import DEFAULT_MAX_REJECTED_SHARE, stage
+from jobs.runs import recorded
 from jobs.settings import Settings
 
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         feed = FEEDS[options.feed]
         names = load_mapping(feed, options.mapping) if options.mapping else declared_sources(feed)
         with open_run(f"stage {feed.name}", Settings.from_env()) as run:
-            result = stage(run, feed, names, options.max_rejected)
+            with recorded(run), run.step(f"stage {feed.name}"):
+                result = stage(run, feed, names, options.max_rejected)
         return 3 if result.refused else 0
 
     return job_main(body)

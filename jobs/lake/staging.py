@@ -125,6 +125,7 @@ def stage(
     entries = _entries(run, feed, 1 + max((e.batch for e in current.values()), default=0), counts, accepted, files, refused)
     ledger.write(entry for entry in entries if not _refused_before(entry, current))
     result = StageResult(feed.name, entries)
+    run.refused = run.refused or bool(result.refused)
     _report(result, counts)
     return result
 

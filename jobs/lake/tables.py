@@ -89,10 +89,16 @@ class LakeTable:
         """Begin a MERGE of rows, known as `s`, into this table, known as `t`."""
         return DeltaTable.forPath(self.spark, self.uri).alias("t").merge(rows.alias("s"), condition)
 
-    def changes(self, after: int, until: int, key: Sequence[str]) -> DataFrame:
-        """What became of each key in the versions after..until, both bounds as version numbers, `after` excluded.
+    def overwrite(self, rows: DataFrame, source: str, version: int) -> None:
+        """Replace all rows in one commit, once."""
+        writer = self._aligned(rows).write.format("delta").mode("overwrite")
+        writer.option("txnAppId", source).option("txnVersion", str(version)).save(self.uri)
 
-        Gives the last state of every changed row and `_deleted` boolean. Grain: one row per key.
+    def changes(self, after: int, until: int, key: Sequence[str]) -> tuple[DataFrame, bool]:
+        """What became of each key in the versions after..until; `after` itself is excluded.
+
+        Gives (rows, only_inserts). Where versions only inserted, rows are the new rows; otherwise the last state of
+        every changed row, one per key, with `_deleted` boolean. Raises a Spark error when the history is gone.
         """
         feed = (
             self.spark.read.format("delta")
@@ -102,18 +108,23 @@ class LakeTable:
             .load(self.uri)
             .where("_change_type <> 'update_preimage'")
         )
-        # Within one commit a key that was moved between files appears as deleted and inserted: the insert counts.
+        bookkeeping = ("_change_type", "_commit_version", "_commit_timestamp")
+        if feed.where("_change_type <> 'insert'").isEmpty():
+            return feed.drop(*bookkeeping), True
+        # Within one commit a key that was deleted and inserted counts as inserted.
         newest = Window.partitionBy(*key).orderBy(
             F.col("_commit_version").desc(), (F.col("_change_type") == "delete").asc()
         )
-        return (
+        rows = (
             feed.withColumn("_newest", F.row_number().over(newest))
             .where("_newest = 1")
             .withColumn("_deleted", F.col("_change_type") == "delete")
-            .drop("_newest", "_change_type", "_commit_version", "_commit_timestamp")
+            .drop("_newest", *bookkeeping)
         )
+        return rows, False
 
     def _aligned(self, rows: DataFrame) -> DataFrame:
+        # The declared columns, in their order; others, such as a helper's, do not reach the table.
         return rows.select(*(F.col(c.name).cast(c.dataType).alias(c.name) for c in self.schema))
 
     def _snapshot(self) -> Any:

@@ -1,0 +1,96 @@
+"""Build the star schema of user actions from staged logs.
+
+Grain:    fact_user_actions, one row per user, instant and action; dim_users, dim_actions, dim_devices, dim_locations,
+          one row per business key.
+Inputs:   what changed in `staging/logs` since the last build.
+Outputs:  Delta tables `marts/dim_*` and `marts/fact_user_actions`.
+Re-run:   safe at any time; the fact table's log says which staging version it holds. A day's file adds its own rows; a
+          corrected file changes just the rows that differ. Members that no fact refers to any more leave.
+Example:  spark-submit jobs/build_star_schema.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pyspark.sql import functions as F
+
+from jobs.console import heartbeat, log
+from jobs.context import RunContext, job_main, open_run, parser
+from jobs.feeds.logs import LOGS
+from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table
+from jobs.lake.staging import staging_table
+from jobs.runs import recorded
+from jobs.settings import Settings
+from jobs.transforms.keys import KEY, require_distinct
+from jobs.transforms.star_schema import DIMENSIONS, Dimension, dimension_members, user_actions
+
+FACT = "fact_user_actions"
+
+
+def build_star_schema(run: RunContext) -> bool:
+    """Bring dimensions and facts up to the present version of staged logs. Gives whether there was anything to do."""
+    logs = staging_table(run.spark, run.settings, LOGS)
+    if not logs.exists():
+        log.info("star schema: no logs staged yet")
+        return False
+    facts = mart_table(run.spark, run.settings, declared(FACT)).ensure()
+    changes = changes_since(facts, LOGS.name, logs, KEY)
+    if changes is None:
+        log.info("star schema: up to date")
+        return False
+    with heartbeat(run.spark, "star schema"):
+        # Members first: at no time does a fact refer to a member that is not there.
+        for dimension in DIMENSIONS:
+            _add_members(run, dimension, changes)
+        apply_changes(facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
+        if changes.whole or not changes.only_inserts:
+            for dimension in DIMENSIONS:
+                _drop_unused_members(run, dimension)
+    log.info("star schema: built from version %d of staged logs", changes.version)
+    return True
+
+
+def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges) -> None:
+    table = mart_table(run.spark, run.settings, declared(dimension.table)).ensure()
+    rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
+    members = dimension_members(dimension, rows).persist()
+    try:
+        known = table.read()
+        new = members.join(known, dimension.business_key, "left_anti").persist()
+        try:
+            if new.isEmpty():
+                return
+            same_key = known.join(new.select(dimension.key), dimension.key, "left_semi")
+            require_distinct(
+                new.unionByName(same_key.select(*new.columns)), dimension.key, dimension.business_key, dimension.table
+            )
+            table.append(new.coalesce(1))
+        finally:
+            new.unpersist()
+    finally:
+        members.unpersist()
+
+
+def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:
+    table = mart_table(run.spark, run.settings, declared(dimension.table))
+    facts = mart_table(run.spark, run.settings, declared(FACT)).read()
+    used = facts.select(dimension.key).where(F.col(dimension.key).isNotNull()).distinct()
+    if not table.read().join(used, dimension.key, "left_anti").isEmpty():
+        table.merge(used, f"s.{dimension.key} = t.{dimension.key}").whenNotMatchedBySourceDelete().execute()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build the star schema; there are no arguments."""
+    parser(__doc__, "build-star-schema").parse_args(argv)
+
+    def body() -> None:
+        with open_run("build-star-schema", Settings.from_env()) as run, recorded(run), run.step("build star schema"):
+            build_star_schema(run)
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

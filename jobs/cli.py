@@ -1,0 +1,50 @@
+"""The command `user-analytics`: one subcommand per job, each with the arguments of the job's own file."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jobs import __version__
+
+COMMANDS = {
+    "run": ("jobs.run_all", "everything: stage, build, publish, in one Spark session"),
+    "upload": ("jobs.upload_files", "put files into the raw zone of a feed"),
+    "extract-purchases": ("jobs.extract_purchases", "copy purchases from a PostgreSQL table into the raw zone"),
+    "stage": ("jobs.stage_feed", "raw files of a feed to accepted, duplicate and rejected records"),
+    "build-star-schema": ("jobs.build_star_schema", "staged logs to dimensions and facts"),
+    "build-purchases": ("jobs.build_purchases", "staged purchases to user_purchase"),
+    "publish": ("jobs.publish", "marts and run tables to the warehouse, and the views over them"),
+    "psql": ("jobs.open_psql", "open the warehouse in psql"),
+    "generate-samples": ("jobs.generate_samples", "write sample files with realistic dirt"),
+}
+
+USAGE = """usage: user-analytics COMMAND [ARGUMENTS]
+
+{commands}
+
+user-analytics COMMAND --help explains a command and its arguments; --version prints the version.
+LAKE_URI and WAREHOUSE_URL choose lake and warehouse; the default is var/ in this folder. See .env.example.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand and give its exit code: 0 done, 1 failed, 2 wrong usage or configuration, 3 data refused."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    width = max(map(len, COMMANDS))
+    usage = USAGE.format(commands="\n".join(f"  {n:<{width}}  {what}" for n, (_, what) in COMMANDS.items()))
+    if arguments in (["--help"], ["-h"]):
+        print(usage, end="")
+        return 0
+    if arguments == ["--version"]:
+        print(f"user-analytics {__version__}")
+        return 0
+    if not arguments or arguments[0] not in COMMANDS:
+        found = f"user-analytics: {arguments[0]!r} is not a command\n\n" if arguments else ""
+        print(found + usage, end="", file=sys.stderr)
+        return 2
+    # Imported late: `user-analytics --help` should not wait for Spark's packages.
+    job = importlib.import_module(COMMANDS[arguments[0]][0])
+    code: int = job.main(arguments[1:])
+    return code

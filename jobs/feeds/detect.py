@@ -1,0 +1,56 @@
+"""Which feed a file on disk belongs to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jobs.console import log
+from jobs.errors import ConfigurationError, FileRefused
+from jobs.feeds import FEEDS
+from jobs.feeds.declaration import Feed, RawFormat
+from jobs.feeds.mapping import declared_sources
+from jobs.lake.objects import LocalStore, RawFile, is_hidden
+from jobs.lake.raw import inspect
+
+JSON_NAMES = (".json", ".jsonl", ".ndjson")
+
+
+def files_by_feed(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder by feed: those in a sub-folder named like a feed, and those whose content fits just one.
+
+    Others are left out with a line in the log. Raises ConfigurationError when there is no such folder, or nothing in
+    it fits any feed.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder}: no such folder")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if is_hidden(path.name):
+            continue
+        if path.is_dir():
+            feed = path.name if path.name in FEEDS else None
+        else:
+            fitting = [name for name, feed in FEEDS.items() if _fits(feed, path)]
+            feed = fitting[0] if len(fitting) == 1 else None
+        if feed is None:
+            log.info("upload: %s fits no feed, left out", path)
+        else:
+            found.setdefault(feed, []).append(path)
+    if not found:
+        raise ConfigurationError(
+            f"{folder}: nothing in it fits a feed; put files into sub-folders named {', '.join(FEEDS)}"
+        )
+    return found
+
+
+def _fits(feed: Feed, path: Path) -> bool:
+    is_json = path.name.removesuffix(".gz").endswith(JSON_NAMES)
+    if is_json != (feed.format is RawFormat.JSON):
+        return False
+    store = LocalStore(path.parent)
+    file = RawFile(path.name, path.stat().st_size, datetime.now(UTC), "")
+    try:
+        return inspect(store, feed, declared_sources(feed), file) is not None
+    except FileRefused:
+        return False

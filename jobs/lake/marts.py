@@ -1,0 +1,93 @@
+"""Marts follow staging: each commit says, in Delta's own transaction log, up to which source version it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from jobs.console import log
+from jobs.lake.tables import LakeTable, once
+from jobs.settings import Settings
+from jobs.warehouse.declarations import Table, tables
+
+
+@dataclass(frozen=True)
+class SourceChanges:
+    """What became of a source since a mart last followed it.
+
+    whole: rows are the source's whole content (the mart is new, or has to be made anew).
+    only_inserts: rows hold new rows only; otherwise one row per key with `_deleted` boolean.
+    """
+
+    rows: DataFrame
+    version: int
+    whole: bool
+    only_inserts: bool
+
+
+def mart_table(spark: SparkSession, settings: Settings, declaration: Table) -> LakeTable:
+    """`marts/<name>`, with the schema that `sql/<name>.sql` declares."""
+    return LakeTable(
+        spark, settings.lake_path("marts", declaration.name), declaration.spark_schema(), comment=declaration.comment
+    )
+
+
+def declared(name: str) -> Table:
+    """The declaration `sql/<name>.sql`."""
+    return tables()[name]
+
+
+def source_mark(name: str, source: LakeTable) -> str:
+    """The name under which a mart notes a source's version; a source that was made anew has another name."""
+    return f"{name}:{source.table_id()}"
+
+
+def changes_since(mart: LakeTable, name: str, source: LakeTable, key: tuple[str, ...]) -> SourceChanges | None:
+    """What the mart has not applied yet of the source; None when it is up to date."""
+    version = source.version()
+    applied = mart.applied(source_mark(name, source))
+    if applied == version:
+        return None
+    if applied is not None and applied < version:
+        try:
+            rows, only_inserts = source.changes(applied, version, key)
+        except (PySparkException, Py4JJavaError) as error:
+            log.warning("%s: its history since version %d is gone (%s); made anew", name, applied, type(error).__name__)
+        else:
+            return SourceChanges(rows, version, whole=False, only_inserts=only_inserts)
+    return SourceChanges(source.read(version), version, whole=True, only_inserts=True)
+
+
+def apply_changes(
+    mart: LakeTable,
+    name: str,
+    source: LakeTable,
+    changes: SourceChanges,
+    transform: Callable[[DataFrame], DataFrame],
+    key: tuple[str, ...],
+) -> None:
+    """Bring a mart up to a source's version in one commit that happens once, however often it is tried.
+
+    transform: rows of the source → rows of the mart, one to one; a `_deleted` column passes through.
+    """
+    mark = source_mark(name, source)
+    rows = transform(changes.rows)
+    if changes.whole and not mart.read().isEmpty():
+        mart.overwrite(rows, mark, changes.version)
+    elif changes.only_inserts:
+        mart.append(rows, mark, changes.version)
+    else:
+        condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
+        columns = {f"`{c}`": f"s.`{c}`" for c in mart.schema.names}
+        with once(mart.spark, mark, changes.version):
+            (
+                mart.merge(rows, condition)
+                .whenMatchedDelete("s._deleted")
+                .whenMatchedUpdate(set=columns)
+                .whenNotMatchedInsert("NOT s._deleted", values=columns)
+                .execute()
+            )

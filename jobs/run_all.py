@@ -1,0 +1,111 @@
+"""Run everything in one Spark session: stage all feeds, build all marts, publish, make the views.
+
+Grain:    as the single jobs' own.
+Inputs:   what is new below `raw/`; with --data or --sample, files are uploaded there first.
+Outputs:  staging, marts, run tables, warehouse; a summary on standard output.
+Re-run:   safe at any time, also after a kill; with nothing new it says so and adds nothing.
+Exit:     3 when a file was refused (the others went on) or more records were rejected than allowed (stops there).
+Example:  spark-submit jobs/run_all.py --feeds logs,purchases
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jobs.build_purchases import build_purchases
+from jobs.build_star_schema import build_star_schema
+from jobs.context import RunContext, job_main, open_run, parser
+from jobs.feeds import FEEDS
+from jobs.feeds.detect import files_by_feed
+from jobs.generate_samples import write_samples
+from jobs.lake.objects import ObjectStore, object_store
+from jobs.lake.staging import DEFAULT_MAX_REJECTED_SHARE, StageResult, stage
+from jobs.publish import publish
+from jobs.runs import RECORDED_TABLES, recorded
+from jobs.settings import Settings
+from jobs.stage_feed import share
+from jobs.summary import print_summary
+from jobs.upload_files import upload
+from jobs.warehouse import open_warehouse
+from jobs.warehouse.base import Warehouse
+
+# The marts, in the order in which they are built. A new one joins by a line.
+MARTS: dict[str, Callable[[RunContext], bool]] = {
+    "build star schema": build_star_schema,
+    "build purchases": build_purchases,
+}
+
+
+def run_all(run: RunContext, warehouse: Warehouse, feeds: Sequence[str], max_rejected_share: float) -> list[StageResult]:
+    """Stage, build and publish. Gives what staging did, feed by feed."""
+    results = []
+    with recorded(run):
+        for name in feeds:
+            with run.step(f"stage {name}") as detail:
+                result = stage(run, FEEDS[name], max_rejected_share=max_rejected_share)
+                detail.append(f"{len(result.entries)} files, {result.total('accepted')} records accepted")
+                results.append(result)
+        for name, build in MARTS.items():
+            with run.step(name) as detail:
+                detail.append("built" if build(run) else "up to date")
+        with run.step("publish") as detail:
+            run.checks += publish(run, warehouse)
+            detail.append(f"{len(run.checks)} checks passed" if run.checks else "nothing new")
+    publish(run, warehouse, RECORDED_TABLES)
+    return results
+
+
+def upload_folder(store: ObjectStore, folder: Path) -> None:
+    """Upload the files of a folder below the feeds that they belong to, by sub-folder or by content."""
+    for feed, files in files_by_feed(folder).items():
+        upload(store, feed, files)
+
+
+def feed_names(text: str) -> list[str]:
+    """A list of feeds, for argparse."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = sorted(set(names) - FEEDS.keys())
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'nothing'}: choose from {', '.join(FEEDS)}")
+    return names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run everything; the arguments are those of `--help`."""
+    arguments = parser(__doc__, "run")
+    source = arguments.add_mutually_exclusive_group()
+    source.add_argument("--data", type=Path, metavar="FOLDER", help="upload the files of this folder first")
+    source.add_argument("--sample", action="store_true", help="generate sample data and upload it first")
+    arguments.add_argument("--feeds", type=feed_names, default=list(FEEDS), help="comma-separated (default: all)")
+    arguments.add_argument(
+        "--max-rejected",
+        type=share,
+        default=DEFAULT_MAX_REJECTED_SHARE,
+        metavar="SHARE",
+        help="stop when a greater share of a feed's new records is rejected (default: %(default)s)",
+    )
+    options = arguments.parse_args(argv)
+
+    def body() -> int:
+        settings = Settings.from_env()
+        store = object_store(settings)
+        store.check()
+        if options.sample:
+            folder = Path("var/samples")
+            write_samples(folder)
+            upload_folder(store, folder)
+        elif options.data:
+            upload_folder(store, options.data)
+        with open_warehouse(settings) as warehouse, open_run("run", settings) as run:
+            results = run_all(run, warehouse, options.feeds, options.max_rejected)
+            print_summary(run, warehouse, results)
+        return 3 if any(result.refused for result in results) else 0
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

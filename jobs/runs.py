@@ -1,0 +1,65 @@
+"""The run tables: what ran, step by step, with which outcome. They are published like any mart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from pyspark.sql import SparkSession
+
+from jobs import __version__
+from jobs.console import log
+from jobs.context import RunContext
+from jobs.errors import RejectedShareExceeded
+from jobs.lake.tables import LakeTable
+from jobs.settings import Settings
+from jobs.warehouse.declarations import tables
+
+RUN_TABLES = ("etl_runs", "etl_steps", "etl_checks")
+RECORDED_TABLES = (*RUN_TABLES, "etl_files")
+
+
+def run_table(spark: SparkSession, settings: Settings, name: str) -> LakeTable:
+    """`runs/<name>`, with the schema that `sql/<name>.sql` declares."""
+    declaration = tables()[name]
+    return LakeTable(spark, settings.lake_path("runs", name), declaration.spark_schema(), comment=declaration.comment)
+
+
+@contextmanager
+def recorded(run: RunContext) -> Iterator[None]:
+    """Append what the block did to the run tables when it ends, whatever its outcome."""
+    outcome = "failed"
+    try:
+        yield
+        outcome = "refused" if run.refused else "done"
+    except RejectedShareExceeded:
+        outcome = "refused"
+        raise
+    finally:
+        try:
+            _record(run, outcome)
+        except Exception as error:
+            # The block's own error matters more than its record.
+            log.warning("the run could not be recorded: %s", type(error).__name__)
+            if outcome != "failed":
+                raise
+
+
+def _record(run: RunContext, outcome: str) -> None:
+    seconds = round(time.time() - run.started_at.timestamp(), 3)
+    rows: dict[str, list[tuple[object, ...]]] = {
+        "etl_runs": [(run.run_id, run.command[:200], __version__, run.started_at, seconds, outcome)],
+        "etl_steps": [
+            (run.run_id, number, s.name, s.started_at, s.seconds, s.outcome, s.detail[:2000] or None)
+            for number, s in enumerate(run.steps, 1)
+        ],
+        "etl_checks": [
+            (run.run_id, c.table, c.name, c.expected, c.found, c.passed, datetime.now(UTC)) for c in run.checks
+        ],
+    }
+    for name, values in rows.items():
+        if values:
+            table = run_table(run.spark, run.settings, name).ensure()
+            table.append(run.spark.createDataFrame(values, table.schema).coalesce(1))

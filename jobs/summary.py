@@ -1,0 +1,53 @@
+"""What a run ends with: records per feed, rows per table, the first rows of every view, seconds, and where it all is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.console import table
+from jobs.context import RunContext
+from jobs.lake.staging import StageResult
+from jobs.settings import without_password
+from jobs.warehouse.base import Warehouse
+from jobs.warehouse.declarations import tables, views
+
+FIRST_ROWS = 5
+COUNTS = ("records_read", "accepted", "duplicates", "rejected")
+
+
+def print_summary(run: RunContext, warehouse: Warehouse, results: Sequence[StageResult]) -> None:
+    """Print the summary of a run to standard output."""
+    print("\nRecords of this run")
+    if any(result.entries for result in results):
+        rows = [
+            (r.feed, len(r.entries) - len(r.refused), len(r.refused), *(r.total(name) for name in COUNTS))
+            for r in results
+        ]
+        print(table(("feed", "files", "refused", "read", "accepted", "duplicate", "rejected"), rows))
+    else:
+        print("  nothing new: every file was staged before, nothing was added")
+    for entry in (entry for result in results for entry in result.refused):
+        print(f"  refused: {entry.error}")
+
+    with warehouse.publishing() as publication:
+        there = set(publication.published)
+    counts = warehouse.counts([name for name in tables() if name in there])
+    print("\nRows per table")
+    print(table(("table", "rows"), list(counts.items())))
+    for name, view in views().items():
+        if _tables_of(name) <= there:
+            header, first = warehouse.query(name, FIRST_ROWS)
+            print(f"\n{name}  ({view.comment})")
+            print(table(header, first) if first else "  no rows")
+
+    print("\nSeconds per step")
+    print(table(("step", "seconds", "what"), [(s.name, round(s.seconds, 1), s.detail) for s in run.steps]))
+    print(f"\nLake:      {run.settings.lake_uri}")
+    print(f"Warehouse: {without_password(run.settings.warehouse_url)}, schema {run.settings.schema}")
+    print("Open it:   make psql   (or: user-analytics psql)")
+
+
+def _tables_of(view: str) -> set[str]:
+    """The tables that a view stands on, through other views."""
+    reads = views()[view].reads
+    return {name for read in reads for name in (_tables_of(read) if read in views() else {read})}

@@ -1,0 +1,112 @@
+"""Upload files into the raw zone of a feed.
+
+Grain:    one object per file, `raw/<feed>/[<folder>/]<name>`.
+Inputs:   files, or folders with files in them.
+Outputs:  the same bytes in the lake, multipart where they are large, checked by SHA-256.
+Re-run:   a file that is there with the same content is left alone; with other content it is refused unless --replace.
+Example:  python -m jobs upload logs events-2026-11-20.jsonl.gz
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.console import UploadProgress, log
+from jobs.context import job_main, parser
+from jobs.errors import ConfigurationError, UserAnalyticsError
+from jobs.feeds import FEEDS
+from jobs.lake.objects import ObjectStore, is_hidden, object_store, sha256_of
+from jobs.settings import Settings
+
+
+@dataclass(frozen=True)
+class UploadResult:
+    """uploaded, unchanged: paths in the lake."""
+
+    uploaded: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def upload(
+    store: ObjectStore, feed: str, paths: Sequence[Path], folder: str = "", replace: bool = False
+) -> UploadResult:
+    """Store files below `raw/<feed>/<folder>`.
+
+    Raises ConfigurationError for a path that does not exist or whose name Spark would pass over, before anything is
+    sent; UserAnalyticsError, after all others were sent, for files that are there with other content.
+    """
+    sources = _sources(paths)
+    uploaded, unchanged, refused = [], [], []
+    for source, name in sources:
+        target = "/".join(part for part in ("raw", feed, folder.strip("/"), name) if part)
+        with source.open("rb") as stream:
+            sha256 = sha256_of(stream)
+        there = store.digest(target)
+        if there == sha256:
+            unchanged.append(target)
+            log.info("upload: %s is there already, unchanged", target)
+            continue
+        if there is not None and not replace:
+            refused.append(target)
+            continue
+        with UploadProgress(target, source.stat().st_size) as progress:
+            try:
+                store.put(source, target, sha256, replace, progress)
+            except FileExistsError:
+                refused.append(target)
+                continue
+        uploaded.append(target)
+    if refused:
+        raise UserAnalyticsError(
+            f"upload: there with other content, not overwritten: {', '.join(refused)}. Upload under another name, or "
+            "with --replace if this is a correction"
+        )
+    return UploadResult(tuple(uploaded), tuple(unchanged))
+
+
+def _sources(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """(file, its path below the feed) for every file given or found in a folder given."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            files = [(f, f.relative_to(path).as_posix()) for f in sorted(path.rglob("*")) if f.is_file()]
+            if not files:
+                raise ConfigurationError(f"upload: {path}: no files in this folder")
+        elif path.is_file():
+            files = [(path, path.name)]
+        else:
+            raise ConfigurationError(f"upload: {path}: no such file or folder")
+        for file, name in files:
+            if is_hidden(name):
+                raise ConfigurationError(f"upload: {file}: names that begin with _ or . are not read; rename it")
+            if name in found:
+                raise ConfigurationError(f"upload: {found[name]} and {file} would both become {name}")
+            found[name] = file
+    return [(file, name) for name, file in found.items()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Upload files; the arguments are those of `--help`."""
+    arguments = parser(__doc__, "upload")
+    arguments.add_argument("feed", choices=sorted(FEEDS))
+    arguments.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
+    arguments.add_argument("--into", default="", metavar="FOLDER", help="folder below raw/<feed>, e.g. 2026-11-20")
+    arguments.add_argument("--replace", action="store_true", help="overwrite files whose content differs")
+    options = arguments.parse_args(argv)
+
+    def body() -> None:
+        if ".." in options.into.split("/") or is_hidden(options.into.strip("/")):
+            raise ConfigurationError(f"--into {options.into}: must be a plain folder below raw/{options.feed}")
+        store = object_store(Settings.from_env())
+        store.check()
+        result = upload(store, options.feed, options.paths, options.into, options.replace)
+        print(f"{len(result.uploaded)} uploaded, {len(result.unchanged)} unchanged")
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

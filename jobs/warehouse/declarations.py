@@ -1,0 +1,178 @@
+"""Tables (`sql/<name>.sql`) and views (`views/<name>.sql`), declared once in standard SQL, for every engine.
+
+A table's file holds one CREATE TABLE with types, keys and comments; a view's file holds one SELECT. sqlglot reads
+them and writes each engine's own dialect.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import sqlglot
+from pyspark.sql import types as T
+from sqlglot import exp
+
+from jobs.errors import UserAnalyticsError
+
+ROOT = Path(__file__).resolve().parents[2]
+# sqlglot says on its log that Postgres has no column comments inside CREATE TABLE; they are written separately.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; type is sqlglot's, which every dialect can write."""
+
+    name: str
+    type: exp.DataType
+    nullable: bool
+    comment: str
+
+    @property
+    def is_measure_type(self) -> bool:
+        return self.type.is_type(exp.DataType.Type.BIGINT, exp.DataType.Type.DECIMAL)
+
+    @property
+    def is_nested(self) -> bool:
+        return self.type.is_type(exp.DataType.Type.ARRAY, exp.DataType.Type.STRUCT)
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """columns of this table point at the primary key of another."""
+
+    columns: tuple[str, ...]
+    table: str
+    referenced: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as `sql/<name>.sql` declares it."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...]
+    unique: tuple[tuple[str, ...], ...]
+    foreign_keys: tuple[ForeignKey, ...]
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The numbers whose sums must arrive: integers and decimals that are not part of a key."""
+        keys = {*self.primary_key, *(c for u in self.unique for c in u), *(c for f in self.foreign_keys for c in f.columns)}
+        return tuple(c.name for c in self.columns if c.is_measure_type and c.name not in keys)
+
+    def spark_schema(self) -> T.StructType:
+        """The schema of the table's Delta form; texts without length, identifiers as text."""
+        fields = ", ".join(f"`{c.name}` {_spark_type(c.type)}" for c in self.columns)
+        return T.StructType.fromDDL(fields)
+
+
+@dataclass(frozen=True)
+class View:
+    """A view as `views/<name>.sql` declares it; reads names the tables and views that it stands on."""
+
+    name: str
+    comment: str
+    query: exp.Query
+    reads: frozenset[str]
+
+    def sql(self, dialect: str) -> str:
+        return self.query.sql(dialect=dialect, identify=True, comments=False, pretty=True)
+
+
+def _spark_type(kind: exp.DataType) -> str:
+    if kind.is_type(exp.DataType.Type.VARCHAR, exp.DataType.Type.UUID):
+        return "STRING"
+    return kind.sql(dialect="spark")
+
+
+@cache
+def tables() -> dict[str, Table]:
+    """Every declared table by name, referenced tables before those that refer to them."""
+    found = {file.stem: _read_table(file) for file in sorted((ROOT / "sql").glob("*.sql"))}
+    order = TopologicalSorter({name: {f.table for f in table.foreign_keys} for name, table in found.items()})
+    return {name: found[name] for name in order.static_order()}
+
+
+@cache
+def views() -> dict[str, View]:
+    """Every declared view by name, each after those that it reads."""
+    found = {file.stem: _read_view(file) for file in sorted((ROOT / "views").glob("*.sql"))}
+    order = TopologicalSorter({name: view.reads & found.keys() for name, view in found.items()})
+    return {name: found[name] for name in order.static_order()}
+
+
+def views_over(present: Iterable[str]) -> list[View]:
+    """The views whose tables are all among those present, in the order in which they can be made."""
+    there, chosen = set(present), []
+    for view in views().values():
+        if view.reads <= there:
+            there.add(view.name)
+            chosen.append(view)
+    return chosen
+
+
+def _read_table(file: Path) -> Table:
+    create = sqlglot.parse_one(file.read_text(encoding="utf-8"))
+    if not isinstance(create, exp.Create) or create.find(exp.Table).name != file.stem:  # type: ignore[union-attr]
+        raise UserAnalyticsError(f"{file}: expected CREATE TABLE {file.stem}")
+    comment = create.find(exp.SchemaCommentProperty)
+    columns, primary_key, unique, foreign_keys = [], (), [], []
+    for item in create.this.expressions:
+        match item:
+            case exp.ColumnDef():
+                columns.append(_read_column(item))
+            case exp.PrimaryKey():
+                primary_key = _names(item.expressions)
+            case exp.UniqueColumnConstraint():
+                unique.append(_names(item.this.expressions))
+            case exp.ForeignKey():
+                target = item.args["reference"].this
+                foreign_keys.append(ForeignKey(_names(item.expressions), target.this.name, _names(target.expressions)))
+            case _:
+                raise UserAnalyticsError(f"{file}: {item.sql()}: this kind of constraint is not known")
+    if not primary_key:
+        raise UserAnalyticsError(f"{file}: the table has no PRIMARY KEY")
+    return Table(
+        file.stem,
+        comment.name if comment else "",
+        tuple(columns),
+        primary_key,
+        tuple(unique),
+        tuple(foreign_keys),
+    )
+
+
+def _read_column(definition: exp.ColumnDef) -> Column:
+    kinds = {type(c.kind): c.kind for c in definition.args.get("constraints") or []}
+    comment = kinds.get(exp.CommentColumnConstraint)
+    return Column(
+        definition.name,
+        definition.args["kind"],
+        exp.NotNullColumnConstraint not in kinds,
+        comment.this.name if comment else "",
+    )
+
+
+def _read_view(file: Path) -> View:
+    text = file.read_text(encoding="utf-8")
+    query = sqlglot.parse_one(text, dialect="spark")
+    if not isinstance(query, exp.Query):
+        raise UserAnalyticsError(f"{file}: expected one SELECT")
+    comment = " ".join(line.removeprefix("--").strip() for line in text.splitlines() if line.startswith("--"))
+    return View(file.stem, comment, query, frozenset(t.name for t in query.find_all(exp.Table)))
+
+
+def _names(items: Iterable[exp.Expression]) -> tuple[str, ...]:
+    return tuple(item.name for item in items)
