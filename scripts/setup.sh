@@ -24,7 +24,8 @@ find_python() {
   for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
     [ -n "$candidate" ] || continue
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
-      command -v "$candidate"
+      # Not the environment that happens to be active: it may be the one to be remade.
+      "$candidate" -c 'import sys; print(sys._base_executable)'
       return
     fi
   done
@@ -107,7 +108,7 @@ pip_install() {
 
 hash_of() {
   # The path is part of it: a virtual environment that was moved does not work.
-  { pwd; echo "$python"; cat -- "$@"; } | .venv/bin/python -c \
+  { pwd; cat -- "$@"; } | .venv/bin/python -c \
     'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'
 }
 
@@ -131,12 +132,20 @@ if command -v flock >/dev/null; then
   flock -n 9 || { say "waiting for another set-up of this project …"; flock 9; }
 fi
 
-python=$(find_python) ||
-  stop "please install Python 3.11 or newer (for example: sudo apt-get install python3), or set PYTHON, then run make again"
+# Moved, half-made, or its Python is gone: a virtual environment does not recover from these.
+if [ -d .venv ] && ! { [ "$(cat .venv/.made-for 2>/dev/null)" = "$PWD" ] &&
+  .venv/bin/python -c 'import pip' >/dev/null 2>&1; }; then
+  say "removing .venv: it was made for another place, or its Python is gone"
+  rm -rf .venv
+fi
 
 needed=()
-if ! [ -x .venv/bin/python ] && ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-  needed+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv|python3-venv")
+if ! [ -d .venv ]; then
+  python=$(find_python) ||
+    stop "please install Python 3.11 or newer (for example: sudo apt-get install python3), or set PYTHON, then run make again"
+  if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+    needed+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv|python3-venv")
+  fi
 fi
 if ! java_home=$(find_java); then
   if [ "$(uname)" = Darwin ]; then
@@ -149,14 +158,10 @@ if [ ${#needed[@]} -gt 0 ]; then
   java_home=$(find_java) || stop "Java 17 or 21 was installed but not found; set JAVA_HOME to its folder"
 fi
 
-if [ -d .venv ] && [ "$(cat .venv/.made-for 2>/dev/null)" != "$PWD $python" -o ! -x .venv/bin/python ]; then
-  say "removing .venv: it was made for another place or another Python"
-  rm -rf .venv
-fi
 if ! [ -d .venv ]; then
   say "making .venv with $("$python" --version) …"
   "$python" -m venv .venv
-  echo "$PWD $python" >.venv/.made-for
+  echo "$PWD" >.venv/.made-for
 fi
 
 runtime=$(hash_of requirements-build.txt requirements.txt requirements.in pyproject.toml)

@@ -177,6 +177,7 @@ class EmbeddedPostgres:
             (self.data / "postmaster.pid").unlink(missing_ok=True)
             self._launch()
         else:
+            self._process = None
             self._port = self._wait(time.monotonic() + self._start_seconds)
         self._create_database()
 
@@ -351,14 +352,13 @@ class EmbeddedPostgres:
         self._process = None
 
     def _gone(self, server: psutil.Process, seconds: float) -> bool:
-        if self._process is not None and self._process.pid == server.pid:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(seconds)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._process is not None:
+                self._process.poll()  # Takes the exit status, where the server is our child.
+            if _ended(server):
                 return True
-            return False
-        with suppress(psutil.TimeoutExpired):
-            server.wait(seconds)
-            return True
+            time.sleep(0.02)
         return False
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -370,17 +370,18 @@ class EmbeddedPostgres:
             return None
         try:
             process = psutil.Process(abs(int(lines[0])))
-            if process.status() == psutil.STATUS_ZOMBIE or not process.name().startswith("postgres"):
+            if _ended(process) or not process.name().startswith("postgres"):
                 return None
-            # A server stands in its data folder; a recycled process id stands somewhere else.
-            return process if Path(process.cwd()).resolve() == self.data.resolve() else None
+            # A recycled process id belongs to another server, which stands in another folder.
+            try:
+                ours = Path(process.cwd()).resolve() == self.data.resolve()
+            except psutil.AccessDenied:
+                # Root in a container may not look at other users' processes, except at their arguments.
+                command = process.cmdline()
+                ours = "-D" in command and command[command.index("-D") + 1] in (str(self.data), lines[1])
+            return process if ours else None
         except psutil.NoSuchProcess:
             return None
-        except psutil.AccessDenied:
-            raise ConfigurationError(
-                f"{self.data} is in use by process {lines[0].strip()} of another user: "
-                "stop it, or run as that user"
-            ) from None
 
     def _pid_file(self) -> list[str]:
         try:
@@ -433,6 +434,14 @@ class EmbeddedPostgres:
 
 class _ServerEndedError(Exception):
     """The server that we launched has ended; its log says why."""
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Whether a process is gone. In a container without an init process, orphans stay as zombies for good."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _environment() -> dict[str, str]:
