@@ -27,26 +27,29 @@ class Measurement:
 def run(command: Sequence[str], env: Mapping[str, str], log: Path, time_limit: float) -> Measurement:
     """Output goes to ``log``. A command that outlives the limit is killed with its children."""
     peak_tree = peak_process = 0
+    exit_code: int | None = None
     with log.open("wb") as output:
         start = time.perf_counter()
+        # A session of its own, so that its whole tree can be stopped, and nothing else with it.
         process = subprocess.Popen(
             command, env=dict(env), stdout=output, stderr=output, start_new_session=True
         )
         tree = psutil.Process(process.pid)
-        while True:
-            try:
-                process.wait(SAMPLE_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                sizes = _resident_sizes(tree)
-                peak_tree = max(peak_tree, sum(sizes))
-                peak_process = max(peak_process, *sizes, 0)
-                if time.perf_counter() - start > time_limit:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-                    return Measurement(time_limit, peak_tree, peak_process, None)
-        seconds = time.perf_counter() - start
-    return Measurement(seconds, peak_tree, peak_process, process.returncode)
+        try:
+            while time.perf_counter() - start < time_limit:
+                try:
+                    exit_code = process.wait(SAMPLE_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    sizes = _resident_sizes(tree)
+                    peak_tree = max(peak_tree, sum(sizes))
+                    peak_process = max(peak_process, *sizes, 0)
+            seconds = time.perf_counter() - start
+        finally:  # on the time limit, and when the benchmark itself is stopped
+            if exit_code is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return Measurement(seconds, peak_tree, peak_process, exit_code)
 
 
 def _resident_sizes(root: psutil.Process) -> list[int]:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ class Runs:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
+    # `kill` ends the contender that runs and the server, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     arguments.work.mkdir(parents=True, exist_ok=True)
     failures = 0
     with ExitStack() as stack:
