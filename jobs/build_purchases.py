@@ -48,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser(__doc__, "build-purchases").parse_args(argv)
 
     def body() -> None:
-        with open_run("build-purchases", Settings.from_env()) as run, recorded(run), run.step("build purchases"):
+        with (
+            open_run("build-purchases", Settings.from_env()) as run,
+            recorded(run),
+            run.step("build purchases"),
+        ):
             build_purchases(run)
 
     return job_main(body)

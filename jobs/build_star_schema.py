@@ -64,7 +64,10 @@ def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges) 
                 return
             same_key = known.join(new.select(dimension.key), dimension.key, "left_semi")
             require_distinct(
-                new.unionByName(same_key.select(*new.columns)), dimension.key, dimension.business_key, dimension.table
+                new.unionByName(same_key.select(*new.columns)),
+                dimension.key,
+                dimension.business_key,
+                dimension.table,
             )
             table.append(new.coalesce(1))
         finally:
@@ -86,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser(__doc__, "build-star-schema").parse_args(argv)
 
     def body() -> None:
-        with open_run("build-star-schema", Settings.from_env()) as run, recorded(run), run.step("build star schema"):
+        with (
+            open_run("build-star-schema", Settings.from_env()) as run,
+            recorded(run),
+            run.step("build star schema"),
+        ):
             build_star_schema(run)
 
     return job_main(body)

@@ -11,7 +11,10 @@ from jobs import __version__
 COMMANDS = {
     "run": ("jobs.run_all", "everything: stage, build, publish, in one Spark session"),
     "upload": ("jobs.upload_files", "put files into the raw zone of a feed"),
-    "extract-purchases": ("jobs.extract_purchases", "copy purchases from a PostgreSQL table into the raw zone"),
+    "extract-purchases": (
+        "jobs.extract_purchases",
+        "copy purchases from a PostgreSQL table into the raw zone",
+    ),
     "stage": ("jobs.stage_feed", "raw files of a feed to accepted, duplicate and rejected records"),
     "build-star-schema": ("jobs.build_star_schema", "staged logs to dimensions and facts"),
     "build-purchases": ("jobs.build_purchases", "staged purchases to user_purchase"),

@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 5.0
 
 
 class _UtcFormatter(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         return datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
 
 
@@ -69,7 +69,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str =
     """A plain text table; numbers stand to the right, None is shown as a dash."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
-    right = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(header))]
+    right = [
+        all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(header))
+    ]
 
     def line(values: Sequence[str]) -> str:
         parts = [v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)]

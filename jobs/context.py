@@ -17,7 +17,7 @@ from jobs.console import configure_logging, log
 from jobs.errors import UserAnalyticsError
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.settings import Settings
-from jobs.spark import get_session
+from jobs.spark import SMALL_LAKE_BYTES, get_session
 from jobs.warehouse.base import Check
 
 
@@ -55,7 +55,9 @@ class RunContext:
             yield detail
             outcome = "done"
         finally:
-            self.steps.append(Step(name, began, round(time.monotonic() - clock, 3), outcome, "; ".join(detail)))
+            self.steps.append(
+                Step(name, began, round(time.monotonic() - clock, 3), outcome, "; ".join(detail))
+            )
 
 
 @contextmanager
@@ -67,12 +69,21 @@ def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
     store = object_store(settings)
     store.check()
     ours = SparkSession.getActiveSession() is None
-    spark = get_session(f"user-analytics {command}", settings)
+    spark = get_session(f"user-analytics {command}", settings, small=_is_small(store))
     try:
         yield RunContext(spark, settings, store, run_id=uuid.uuid4().hex, command=command)
     finally:
         if ours:
             spark.stop()
+
+
+def _is_small(store: ObjectStore) -> bool:
+    total = 0
+    for file in store.list("raw"):
+        total += file.size
+        if total > SMALL_LAKE_BYTES:
+            return False
+    return True
 
 
 def job_main(body: Callable[[], int | None]) -> int:

@@ -25,7 +25,9 @@ from jobs.warehouse.embedded import EmbeddedPostgres
 def main(argv: Sequence[str] | None = None) -> int:
     """Run psql with the given arguments on the warehouse."""
     arguments = parser(__doc__, "psql")
-    arguments.add_argument("-c", "--command", metavar="SQL", help="run one command instead of an interactive session")
+    arguments.add_argument(
+        "-c", "--command", metavar="SQL", help="run one command instead of an interactive session"
+    )
     options = arguments.parse_args(argv)
     command = ["-c", options.command] if options.command else []
 
@@ -38,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigurationError(f"{folder}: there is no warehouse yet; `make run` makes one")
             server = EmbeddedPostgres(Path(folder))
             with server:
-                return subprocess.run([*server.psql_command(), *command], env=environment, check=False).returncode
+                return subprocess.run(
+                    [*server.psql_command(), *command], env=environment, check=False
+                ).returncode
         program = shutil.which("psql")
         if program is None:
             raise ConfigurationError("psql is not installed (Debian: apt-get install postgresql-client)")

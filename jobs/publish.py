@@ -59,7 +59,9 @@ def publish(run: RunContext, warehouse: Warehouse, names: Sequence[str] | None =
         if not loads:
             log.info("publish: nothing new")
             return []
-        log.info("publish: %s", ", ".join(f"{x.table.name} ({'whole' if x.whole else 'changes'})" for x in loads))
+        log.info(
+            "publish: %s", ", ".join(f"{x.table.name} ({'whole' if x.whole else 'changes'})" for x in loads)
+        )
         present = {*published, *(load.table.name for load in loads)}
         with heartbeat(run.spark, "publish"):
             checks = publication.commit(loads, views_over(present))
@@ -76,13 +78,16 @@ def _load(table: Table, source: LakeTable, published: Published | None) -> Load 
     if published and published.table_id == state.table_id:
         if published.version > state.version:
             raise UserAnalyticsError(
-                f"publish {table.name}: the warehouse holds version {published.version}, the lake only {state.version}. "
-                f"Was the lake restored from a backup? Delete the table's row in _published to publish the lake's state"
+                f"publish {table.name}: the warehouse holds version {published.version}, the lake only "
+                f"{state.version}. Was the lake restored from a backup? To publish its state, delete the table's row "
+                "in _published"
             )
         try:
             rows, only_inserts = source.changes(published.version, state.version, key)
         except (PySparkException, Py4JJavaError) as error:
-            log.warning("publish %s: its history is gone (%s); published whole", table.name, type(error).__name__)
+            log.warning(
+                "publish %s: its history is gone (%s); published whole", table.name, type(error).__name__
+            )
         else:
             rows = rows.withColumn("_deleted", F.lit(False)) if only_inserts else rows
             return Load(table, rows, False, state, _expected(table, source, state.version))
@@ -92,9 +97,10 @@ def _load(table: Table, source: LakeTable, published: Published | None) -> Load 
 def _expected(table: Table, source: LakeTable, version: int) -> Mapping[str, Decimal | int | None]:
     rows = source.read(version)
     sums = [F.sum(F.col(name).cast("decimal(38,4)")).alias(f"sum({name})") for name in table.measures]
-    row = rows.agg(F.count("*").alias("row_count"), *sums).first()
-    assert row is not None
-    return row.asDict()
+    found: dict[str, Decimal | int | None] = (
+        rows.agg(F.count("*").alias("row_count"), *sums).collect()[0].asDict()
+    )
+    return found
 
 
 def known_views() -> list[str]:

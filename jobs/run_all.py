@@ -39,7 +39,9 @@ MARTS: dict[str, Callable[[RunContext], bool]] = {
 }
 
 
-def run_all(run: RunContext, warehouse: Warehouse, feeds: Sequence[str], max_rejected_share: float) -> list[StageResult]:
+def run_all(
+    run: RunContext, warehouse: Warehouse, feeds: Sequence[str], max_rejected_share: float
+) -> list[StageResult]:
     """Stage, build and publish. Gives what staging did, feed by feed."""
     results = []
     with recorded(run):
@@ -79,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = arguments.add_mutually_exclusive_group()
     source.add_argument("--data", type=Path, metavar="FOLDER", help="upload the files of this folder first")
     source.add_argument("--sample", action="store_true", help="generate sample data and upload it first")
-    arguments.add_argument("--feeds", type=feed_names, default=list(FEEDS), help="comma-separated (default: all)")
+    arguments.add_argument(
+        "--feeds", type=feed_names, default=list(FEEDS), help="comma-separated (default: all)"
+    )
     arguments.add_argument(
         "--max-rejected",
         type=share,

@@ -24,7 +24,9 @@ RECORDED_TABLES = (*RUN_TABLES, "etl_files")
 def run_table(spark: SparkSession, settings: Settings, name: str) -> LakeTable:
     """`runs/<name>`, with the schema that `sql/<name>.sql` declares."""
     declaration = tables()[name]
-    return LakeTable(spark, settings.lake_path("runs", name), declaration.spark_schema(), comment=declaration.comment)
+    return LakeTable(
+        spark, settings.lake_path("runs", name), declaration.spark_schema(), comment=declaration.comment
+    )
 
 
 @contextmanager
@@ -56,7 +58,8 @@ def _record(run: RunContext, outcome: str) -> None:
             for number, s in enumerate(run.steps, 1)
         ],
         "etl_checks": [
-            (run.run_id, c.table, c.name, c.expected, c.found, c.passed, datetime.now(UTC)) for c in run.checks
+            (run.run_id, c.table, c.name, c.expected, c.found, c.passed, datetime.now(UTC))
+            for c in run.checks
         ],
     }
     for name, values in rows.items():

@@ -50,9 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         feed = FEEDS[options.feed]
         names = load_mapping(feed, options.mapping) if options.mapping else declared_sources(feed)
-        with open_run(f"stage {feed.name}", Settings.from_env()) as run:
-            with recorded(run), run.step(f"stage {feed.name}"):
-                result = stage(run, feed, names, options.max_rejected)
+        with (
+            open_run(name := f"stage {feed.name}", Settings.from_env()) as run,
+            recorded(run),
+            run.step(name),
+        ):
+            result = stage(run, feed, names, options.max_rejected)
         return 3 if result.refused else 0
 
     return job_main(body)

@@ -1,4 +1,4 @@
-"""What a run ends with: records per feed, rows per table, the first rows of every view, seconds, and where it all is."""
+"""What a run ends with: records per feed, rows per table, first rows of every view, seconds, and where it all is."""
 
 from __future__ import annotations
 

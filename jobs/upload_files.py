@@ -81,7 +81,9 @@ def _sources(paths: Sequence[Path]) -> list[tuple[Path, str]]:
             raise ConfigurationError(f"upload: {path}: no such file or folder")
         for file, name in files:
             if is_hidden(name):
-                raise ConfigurationError(f"upload: {file}: names that begin with _ or . are not read; rename it")
+                raise ConfigurationError(
+                    f"upload: {file}: names that begin with _ or . are not read; rename it"
+                )
             if name in found:
                 raise ConfigurationError(f"upload: {found[name]} and {file} would both become {name}")
             found[name] = file
@@ -93,13 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(__doc__, "upload")
     arguments.add_argument("feed", choices=sorted(FEEDS))
     arguments.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="file or folder")
-    arguments.add_argument("--into", default="", metavar="FOLDER", help="folder below raw/<feed>, e.g. 2026-11-20")
+    arguments.add_argument(
+        "--into", default="", metavar="FOLDER", help="folder below raw/<feed>, e.g. 2026-11-20"
+    )
     arguments.add_argument("--replace", action="store_true", help="overwrite files whose content differs")
     options = arguments.parse_args(argv)
 
     def body() -> None:
         if ".." in options.into.split("/") or is_hidden(options.into.strip("/")):
-            raise ConfigurationError(f"--into {options.into}: must be a plain folder below raw/{options.feed}")
+            raise ConfigurationError(
+                f"--into {options.into}: must be a plain folder below raw/{options.feed}"
+            )
         store = object_store(Settings.from_env())
         store.check()
         result = upload(store, options.feed, options.paths, options.into, options.replace)

@@ -1,6 +1,6 @@
 -- Grain: one row per user, instant and action.
 CREATE TABLE fact_user_actions (
-  action_event_id UUID NOT NULL COMMENT 'UUID version 8: the instant in milliseconds, then a hash of the natural key',
+  action_event_id UUID NOT NULL COMMENT 'UUID version 8: instant in ms, then a hash of the natural key',
   user_key BIGINT NOT NULL COMMENT 'Who',
   action_key BIGINT NOT NULL COMMENT 'What',
   device_key BIGINT COMMENT 'On which kind of device; null when the log does not say',

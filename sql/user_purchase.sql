@@ -1,6 +1,8 @@
 -- Grain: one row per invoice line and its occurrence number within the file that delivered it.
+-- Exact repeats inside a file are rows. A file loaded twice, under whatever name, adds none.
+-- A corrected file under the same name replaces its lines; under another name it adds what differs.
 CREATE TABLE user_purchase (
-  purchase_line_id UUID NOT NULL COMMENT 'UUID version 8: the invoice date in milliseconds, then a hash of the line and its occurrence number',
+  purchase_line_id UUID NOT NULL COMMENT 'UUID version 8: invoice date in ms, then a hash of line and occurrence',
   invoice_number VARCHAR(20) NOT NULL COMMENT 'Invoice; a cancellation begins with C',
   stock_code VARCHAR(20) NOT NULL COMMENT 'Article',
   detail VARCHAR(1000) COMMENT 'Description of the article',
@@ -12,4 +14,4 @@ CREATE TABLE user_purchase (
   is_guest BOOLEAN NOT NULL COMMENT 'Whether the customer is unknown',
   is_return BOOLEAN NOT NULL COMMENT 'Whether the quantity is negative',
   PRIMARY KEY (purchase_line_id)
-) COMMENT = 'Invoice lines. Exact repeats inside a file are rows; a file loaded twice adds none; a corrected file under the same name replaces its lines, under another name it adds the lines that differ';
+) COMMENT = 'Invoice lines. Grain: one row per line and its occurrence in the file';

@@ -16,13 +16,22 @@ PURCHASES = Feed(
     format=RawFormat.CSV,
     fields=(
         Field(
-            "invoice_number", T.StringType(), identifier, ("InvoiceNo", "invoice_number"), required=True, max_length=20
+            "invoice_number",
+            T.StringType(),
+            identifier,
+            ("InvoiceNo", "invoice_number"),
+            required=True,
+            max_length=20,
         ),
         Field("stock_code", T.StringType(), text, ("StockCode", "stock_code"), required=True, max_length=20),
         Field("detail", T.StringType(), free_text, ("Description", "detail"), max_length=1000),
         Field("quantity", T.LongType(), integer, ("Quantity", "quantity"), required=True),
         Field(
-            "invoice_date", T.TimestampType(), us_or_iso_timestamp, ("InvoiceDate", "invoice_date"), required=True
+            "invoice_date",
+            T.TimestampType(),
+            us_or_iso_timestamp,
+            ("InvoiceDate", "invoice_date"),
+            required=True,
         ),
         Field("unit_price", T.DecimalType(18, 4), decimal, ("UnitPrice", "unit_price"), required=True),
         Field("customer_id", T.StringType(), identifier, ("CustomerID", "customer_id"), max_length=50),

@@ -13,8 +13,12 @@ REVIEWS = Feed(
     name="reviews",
     format=RawFormat.CSV,
     fields=(
-        Field("customer_id", T.StringType(), identifier, ("cid", "customer_id"), required=True, max_length=50),
-        Field("review", T.StringType(), free_text, ("review_str", "review"), required=True, max_length=100_000),
+        Field(
+            "customer_id", T.StringType(), identifier, ("cid", "customer_id"), required=True, max_length=50
+        ),
+        Field(
+            "review", T.StringType(), free_text, ("review_str", "review"), required=True, max_length=100_000
+        ),
         Field("review_id", T.StringType(), identifier, ("id_review", "review_id"), max_length=50),
     ),
     key=("review_id",),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from pyspark.sql import SparkSession, Window
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -71,15 +71,10 @@ class Ledger:
         """The last entry of every path of a feed, by path."""
         if not self.table.exists():
             return {}
-        last = Window.partitionBy("path").orderBy(F.col("batch").desc())
-        rows = (
-            self.table.read()
-            .where(F.col("feed") == feed)
-            .withColumn("_last", F.row_number().over(last))
-            .where("_last = 1")
-            .drop("_last")
-        )
-        return {row.path: LedgerEntry(**row.asDict()) for row in rows.collect()}
+        rows = self.table.read().where(F.col("feed") == feed).collect()
+        entries = [LedgerEntry(**row.asDict()) for row in rows]
+        # One entry per file and reading: few enough for the driver, and cheaper there than a sort in Spark.
+        return {entry.path: entry for entry in sorted(entries, key=lambda entry: entry.batch)}
 
     def write(self, entries: Iterable[LedgerEntry]) -> None:
         """Append entries in one commit."""

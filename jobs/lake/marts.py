@@ -32,7 +32,10 @@ class SourceChanges:
 def mart_table(spark: SparkSession, settings: Settings, declaration: Table) -> LakeTable:
     """`marts/<name>`, with the schema that `sql/<name>.sql` declares."""
     return LakeTable(
-        spark, settings.lake_path("marts", declaration.name), declaration.spark_schema(), comment=declaration.comment
+        spark,
+        settings.lake_path("marts", declaration.name),
+        declaration.spark_schema(),
+        comment=declaration.comment,
     )
 
 
@@ -46,7 +49,9 @@ def source_mark(name: str, source: LakeTable) -> str:
     return f"{name}:{source.table_id()}"
 
 
-def changes_since(mart: LakeTable, name: str, source: LakeTable, key: tuple[str, ...]) -> SourceChanges | None:
+def changes_since(
+    mart: LakeTable, name: str, source: LakeTable, key: tuple[str, ...]
+) -> SourceChanges | None:
     """What the mart has not applied yet of the source; None when it is up to date."""
     version = source.version()
     applied = mart.applied(source_mark(name, source))
@@ -56,7 +61,12 @@ def changes_since(mart: LakeTable, name: str, source: LakeTable, key: tuple[str,
         try:
             rows, only_inserts = source.changes(applied, version, key)
         except (PySparkException, Py4JJavaError) as error:
-            log.warning("%s: its history since version %d is gone (%s); made anew", name, applied, type(error).__name__)
+            log.warning(
+                "%s: its history since version %d is gone (%s); made anew",
+                name,
+                applied,
+                type(error).__name__,
+            )
         else:
             return SourceChanges(rows, version, whole=False, only_inserts=only_inserts)
     return SourceChanges(source.read(version), version, whole=True, only_inserts=True)

@@ -35,7 +35,9 @@ def quarantine_table(spark: SparkSession, settings: Settings) -> LakeTable:
     )
 
 
-def write_quarantine(table: LakeTable, feed: str, file_ids: Sequence[int], rejected: DataFrame | None) -> None:
+def write_quarantine(
+    table: LakeTable, feed: str, file_ids: Sequence[int], rejected: DataFrame | None
+) -> None:
     """Make the quarantine of these files what this reading rejected, in one commit; rejected None means nothing.
 
     rejected: columns of SCHEMA.

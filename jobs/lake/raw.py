@@ -91,7 +91,9 @@ def _first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
     except (OSError, ClientError, BotoCoreError) as error:
         raise FileRefused(f"{file.path}: cannot be opened ({error})") from None
     if head.startswith(b"\x1f\x8b"):
-        raise FileRefused(f"{file.path}: holds gzip data; its name must end in .gz, and be compressed only once")
+        raise FileRefused(
+            f"{file.path}: holds gzip data; its name must end in .gz, and be compressed only once"
+        )
     return head, len(head) < PEEK_BYTES
 
 
@@ -110,11 +112,15 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     for field, columns in found.items():
         if len(columns) > 1:
             both = " and ".join(repr(header[i]) for i in columns)
-            raise FileRefused(f"{file.path}: the columns {both} both stand for {field}; keep one, or map them")
+            raise FileRefused(
+                f"{file.path}: the columns {both} both stand for {field}; keep one, or map them"
+            )
     missing = [f.name for f in feed.fields if f.required and not found[f.name]]
     if missing:
         wanted = "; ".join(f"{name} (as {' or '.join(names[name])})" for name in missing)
-        raise FileRefused(f"{file.path}: missing column: {wanted}; the header is {', '.join(header) or '(blank)'}")
+        raise FileRefused(
+            f"{file.path}: missing column: {wanted}; the header is {', '.join(header) or '(blank)'}"
+        )
     return header
 
 
@@ -132,7 +138,9 @@ def fits(feed: Feed, header: Sequence[str]) -> bool:
     return all(found[f.name] for f in feed.fields if f.required)
 
 
-def read(spark: SparkSession, lake_uri: str, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]) -> DataFrame:
+def read(
+    spark: SparkSession, lake_uri: str, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]
+) -> DataFrame:
     """Read inspected files lazily.
 
     Gives one row per record: each field of the feed as string; `_extra` string, unknown columns as JSON;
@@ -169,10 +177,14 @@ def _escaped(character: re.Match[str]) -> str:
     return "\\" + character.group()
 
 
-def _with_file(spark: SparkSession, lake_uri: str, frame: DataFrame, files: Sequence[InspectedFile]) -> DataFrame:
+def _with_file(
+    spark: SparkSession, lake_uri: str, frame: DataFrame, files: Sequence[InspectedFile]
+) -> DataFrame:
     rows = [(file.file.path, file.file_id, file.file.modified_at) for file in files]
     known = spark.createDataFrame(rows, "_path string, _file_id bigint, _delivered_at timestamp")
-    return frame.withColumn("_path", _path_in_lake(lake_uri)).join(F.broadcast(known), "_path").drop("_address")
+    return (
+        frame.withColumn("_path", _path_in_lake(lake_uri)).join(F.broadcast(known), "_path").drop("_address")
+    )
 
 
 def _path_in_lake(lake_uri: str) -> Column:
@@ -202,23 +214,33 @@ def _json_array(spark: SparkSession, paths: list[str], names: SourceNames, _: tu
 
 def _json_records(records: DataFrame, names: SourceNames) -> DataFrame:
     """`value`, the text of one JSON object → fields. Objects are taken apart level by level, as texts by name."""
-    any_object = T.MapType(T.StringType(), T.StringType())
     parents = sorted({s.rpartition(".")[0] for sources in names.values() for s in sources if "." in s})
     levels = sorted({".".join(p.split(".")[: i + 1]) for p in parents for i in range(p.count(".") + 1)})
     # In brackets, what follows the object makes the text malformed; alone, it would be passed over in silence.
-    bracketed = F.from_json(F.concat(F.lit("["), "value", F.lit("]")), T.ArrayType(any_object))
+    bracketed = F.from_json(
+        F.concat(F.lit("["), "value", F.lit("]")), T.ArrayType(T.MapType(T.StringType(), T.StringType()))
+    )
     frame = records.withColumn("_top", F.when(F.size(bracketed) == 1, bracketed[0]))
     for level in levels:
-        frame = frame.withColumn(f"_{level.replace('.', '_')}_", F.from_json(_json_value(level), any_object))
+        frame = frame.withColumn(
+            f"_{level.replace('.', '_')}_", F.from_json(_json_value(level), "map<string,string>")
+        )
     fields = [F.coalesce(*(_json_value(s) for s in sources)).alias(field) for field, sources in names.items()]
     known = {s for sources in names.values() for s in sources}
-    unknown = [_unknown_entries("", known, levels), *(_unknown_entries(level, known, levels) for level in levels)]
-    extra = F.map_concat(*(F.coalesce(entries, F.create_map().cast(any_object)) for entries in unknown))
+    unknown = [
+        _unknown_entries("", known, levels),
+        *(_unknown_entries(level, known, levels) for level in levels),
+    ]
+    extra = F.map_concat(
+        *(F.coalesce(entries, F.create_map().cast("map<string,string>")) for entries in unknown)
+    )
     return frame.select(
         *fields,
         F.when(F.size(extra) > 0, F.to_json(extra)).alias("_extra"),
         F.make_valid_utf8("value").alias("_record"),
-        F.when(~F.is_valid_utf8("value"), "invalid_utf8").when(F.col("_top").isNull(), "malformed_json").alias("_problem"),
+        F.when(~F.is_valid_utf8("value"), "invalid_utf8")
+        .when(F.col("_top").isNull(), "malformed_json")
+        .alias("_problem"),
         "_address",
     )
 
@@ -265,7 +287,8 @@ def _csv(spark: SparkSession, paths: list[str], names: SourceNames, header: tupl
     )
     found = columns_by_field(names, header)
     fields = [
-        (F.col(cells[found[field][0]]) if found[field] else F.lit(None).cast("string")).alias(field) for field in names
+        (F.col(cells[found[field][0]]) if found[field] else F.lit(None).cast("string")).alias(field)
+        for field in names
     ]
     unknown = [i for i in range(len(header)) if not any(i in columns for columns in found.values())]
     extra = F.lit(None).cast("string")
@@ -281,6 +304,8 @@ def _csv(spark: SparkSession, paths: list[str], names: SourceNames, header: tupl
         *fields,
         extra.alias("_extra"),
         F.coalesce(F.make_valid_utf8("_corrupt"), as_json).alias("_record"),
-        F.when(F.col("_corrupt").isNotNull(), "wrong_number_of_columns").when(~valid, "invalid_utf8").alias("_problem"),
+        F.when(F.col("_corrupt").isNotNull(), "wrong_number_of_columns")
+        .when(~valid, "invalid_utf8")
+        .alias("_problem"),
         "_address",
     )

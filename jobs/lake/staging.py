@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from py4j.protocol import Py4JJavaError
@@ -62,7 +62,7 @@ class FileCounts:
 
     read: int = 0
     rejected: int = 0
-    reasons: Mapping[str, int] = ()  # type: ignore[assignment]
+    reasons: Mapping[str, int] = field(default_factory=dict)
     unknown_columns: Sequence[str] = ()
 
 
@@ -122,7 +122,9 @@ def stage(
             finally:
                 records.unpersist()
 
-    entries = _entries(run, feed, 1 + max((e.batch for e in current.values()), default=0), counts, accepted, files, refused)
+    entries = _entries(
+        run, feed, 1 + max((e.batch for e in current.values()), default=0), counts, accepted, files, refused
+    )
     ledger.write(entry for entry in entries if not _refused_before(entry, current))
     result = StageResult(feed.name, entries)
     run.refused = run.refused or bool(result.refused)
@@ -165,7 +167,9 @@ def _records(
 
 
 def _keyed(run: RunContext, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]) -> DataFrame:
-    return with_record_key(feed, checked(feed, raw.read(run.spark, run.settings.lake_uri, feed, names, files)))
+    return with_record_key(
+        feed, checked(feed, raw.read(run.spark, run.settings.lake_uri, feed, names, files))
+    )
 
 
 def _failure(run: RunContext, feed: Feed, names: SourceNames, file: InspectedFile) -> str | None:
@@ -189,7 +193,9 @@ def _counts(records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, Fil
     )
     reasons: dict[int, Counter[str]] = {}
     if any(row.rejected for row in per_file):
-        by_reason = records.where("_reasons <> ''").select("_file_id", F.explode(F.split("_reasons", ",")).alias("reason"))
+        by_reason = records.where("_reasons <> ''").select(
+            "_file_id", F.explode(F.split("_reasons", ",")).alias("reason")
+        )
         for row in by_reason.groupBy("_file_id", "reason").count().collect():
             reasons.setdefault(row._file_id, Counter())[row.reason] = row["count"]
     unknown: dict[int, list[str]] = {}
@@ -198,14 +204,15 @@ def _counts(records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, Fil
         for row in keys.orderBy("name").collect():
             unknown.setdefault(row._file_id, []).append(row.name)
     found = {
-        row._file_id: FileCounts(row.read, row.rejected, reasons.get(row._file_id, {}), unknown.get(row._file_id, ()))
+        row._file_id: FileCounts(
+            row.read, row.rejected, reasons.get(row._file_id, {}), unknown.get(row._file_id, ())
+        )
         for row in per_file
     }
-    return {file.file_id: found.get(file.file_id, FileCounts(reasons={})) for file in files}
+    return {file.file_id: found.get(file.file_id, FileCounts()) for file in files}
 
 
-def _require_share(feed: Feed, counts: Sequence[FileCounts] | object, max_share: float) -> None:
-    counted = list(counts)  # type: ignore[call-overload]
+def _require_share(feed: Feed, counted: Collection[FileCounts], max_share: float) -> None:
     read, rejected = sum(c.read for c in counted), sum(c.rejected for c in counted)
     if read and rejected / read > max_share:
         reasons: Counter[str] = sum((Counter(c.reasons) for c in counted), Counter())
@@ -218,11 +225,17 @@ def _require_share(feed: Feed, counts: Sequence[FileCounts] | object, max_share:
 
 
 def _write_quarantine(
-    run: RunContext, feed: Feed, records: DataFrame, files: Sequence[InspectedFile], counts: Mapping[int, FileCounts]
+    run: RunContext,
+    feed: Feed,
+    records: DataFrame,
+    files: Sequence[InspectedFile],
+    counts: Mapping[int, FileCounts],
 ) -> None:
     rejected = None
     if any(count.rejected for count in counts.values()):
-        paths = run.spark.createDataFrame([(f.file_id, f.file.path) for f in files], "_file_id bigint, path string")
+        paths = run.spark.createDataFrame(
+            [(f.file_id, f.file.path) for f in files], "_file_id bigint, path string"
+        )
         rejected = (
             records.where("_reasons <> ''")
             .join(F.broadcast(paths), "_file_id")
@@ -236,7 +249,9 @@ def _write_quarantine(
                 F.lit(datetime.now(UTC)).alias("rejected_at"),
             )
         )
-    write_quarantine(quarantine_table(run.spark, run.settings), feed.name, [f.file_id for f in files], rejected)
+    write_quarantine(
+        quarantine_table(run.spark, run.settings), feed.name, [f.file_id for f in files], rejected
+    )
 
 
 def _write_accepted(
@@ -277,11 +292,16 @@ def _write_accepted(
 
 def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:
     """The keys of the batch that other files brought before, and whether the batch's record is the better one."""
-    times = [field.name for field in feed.fields if field.name in feed.key and isinstance(field.type, T.TimestampType)]
+    times = [
+        field.name
+        for field in feed.fields
+        if field.name in feed.key and isinstance(field.type, T.TimestampType)
+    ]
     if times:
         # Files of the table that hold other times only need not be opened.
-        bounds = kept.agg(*(f(name).alias(f"{f.__name__}_{name}") for name in times for f in (F.min, F.max))).first()
-        assert bounds is not None
+        bounds = kept.agg(
+            *(f(name).alias(f"{f.__name__}_{name}") for name in times for f in (F.min, F.max))
+        ).collect()[0]
         for name in times:
             there = there.where(F.col(name).between(bounds[f"min_{name}"], bounds[f"max_{name}"]))
     better = _better(feed)
@@ -355,7 +375,11 @@ def _entries(
 def _refused_before(entry: LedgerEntry, current: Mapping[str, LedgerEntry]) -> bool:
     """Whether the ledger already says just this of the file, so that trying again adds no line."""
     last = current.get(entry.path)
-    return last is not None and (last.version, last.status, last.error) == (entry.version, REFUSED, entry.error)
+    return last is not None and (last.version, last.status, last.error) == (
+        entry.version,
+        REFUSED,
+        entry.error,
+    )
 
 
 def _report(result: StageResult, counts: Mapping[int, FileCounts]) -> None:

@@ -50,8 +50,8 @@ class LakeTable:
             elif there[column.name].simpleString() != column.dataType.simpleString():
                 raise UserAnalyticsError(
                     f"{self.uri}: column {column.name} is {there[column.name].simpleString()}, declared as "
-                    f"{column.dataType.simpleString()}; only new columns are added on their own. Move the table away and "
-                    "run again to rebuild it"
+                    f"{column.dataType.simpleString()}; only new columns are added on their own. Move the "
+                    "table away and run again to rebuild it"
                 )
         return self
 
@@ -83,7 +83,9 @@ class LakeTable:
 
     def replace_where(self, rows: DataFrame, condition: str) -> None:
         """Replace the rows that fulfil a condition, in one commit."""
-        self._aligned(rows).write.format("delta").mode("overwrite").option("replaceWhere", condition).save(self.uri)
+        self._aligned(rows).write.format("delta").mode("overwrite").option("replaceWhere", condition).save(
+            self.uri
+        )
 
     def merge(self, rows: DataFrame, condition: str) -> Any:
         """Begin a MERGE of rows, known as `s`, into this table, known as `t`."""
@@ -138,7 +140,10 @@ class LakeTable:
 @contextmanager
 def once(spark: SparkSession, source: str, version: int) -> Iterator[None]:
     """MERGEs inside the block carry a transaction identifier: one that was committed before is not done again."""
-    names = {"spark.databricks.delta.write.txnAppId": source, "spark.databricks.delta.write.txnVersion": str(version)}
+    names = {
+        "spark.databricks.delta.write.txnAppId": source,
+        "spark.databricks.delta.write.txnVersion": str(version),
+    }
     for name, value in names.items():
         spark.conf.set(name, value)
     try:

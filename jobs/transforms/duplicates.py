@@ -23,10 +23,14 @@ def with_record_key(feed: Feed, accepted: DataFrame) -> DataFrame:
     keyed = accepted.withColumns(record_key(columns, nullable))
     if not feed.counts_repeats:
         return keyed
-    occurrence = F.row_number().over(Window.partitionBy("_file_id", *KEY).orderBy(F.col("_extra").asc_nulls_first()))
-    return keyed.withColumn("_occurrence", occurrence).withColumns(
-        record_key([*(F.col(name) for name in KEY), F.col("_occurrence")])
-    ).drop("_occurrence")
+    occurrence = F.row_number().over(
+        Window.partitionBy("_file_id", *KEY).orderBy(F.col("_extra").asc_nulls_first())
+    )
+    return (
+        keyed.withColumn("_occurrence", occurrence)
+        .withColumns(record_key([*(F.col(name) for name in KEY), F.col("_occurrence")]))
+        .drop("_occurrence")
+    )
 
 
 def repeated_keys(keyed: DataFrame) -> DataFrame:
@@ -79,4 +83,6 @@ def require_same_natural_key(feed: Feed, keyed: DataFrame, repeated: DataFrame) 
         .first()
     )
     if clash:
-        raise KeyCollision(f"{feed.name}: the records {clash.a} and {clash.b} have the same key; nothing was written")
+        raise KeyCollision(
+            f"{feed.name}: the records {clash.a} and {clash.b} have the same key; nothing was written"
+        )

@@ -1,7 +1,7 @@
 """Keys computed from business keys: the same on every run, on every cluster, and after a rebuild from raw.
 
-xxHash64 (Collet, https://xxhash.com) as Spark implements it, seed 42. Two of them with different salts make the 128 bits
-that tell records apart; one, without its sign, makes a dimension's key.
+xxHash64 (Collet, https://xxhash.com) as Spark implements it, seed 42. Two of them with different salts make the 128
+bits that tell records apart; one, without its sign, makes a dimension's key.
 """
 
 from __future__ import annotations
@@ -60,12 +60,16 @@ def require_distinct(members: DataFrame, key: str, business_key: str, table: str
     """Stop with KeyCollision if two business keys share a key. members: distinct (key, business key) pairs."""
     clash = (
         members.groupBy(key)
-        .agg(F.count_distinct(business_key).alias("n"), F.min(business_key).alias("a"), F.max(business_key).alias("b"))
+        .agg(
+            F.count_distinct(business_key).alias("n"),
+            F.min(business_key).alias("a"),
+            F.max(business_key).alias("b"),
+        )
         .where("n > 1")
         .first()
     )
     if clash:
         raise KeyCollision(
-            f"{table}: {business_key} {clash.a!r} and {clash.b!r} have the same {key} {clash[key]}; nothing was written. "
-            "Rename one of them in the source, and report this: it is expected once in 2^63 pairs"
+            f"{table}: {business_key} {clash.a!r} and {clash.b!r} have the same {key} {clash[key]}; nothing was "
+            "written. Rename one of them in the source, and report this: it is expected once in 2^63 pairs"
         )

@@ -54,14 +54,15 @@ def us_or_iso_timestamp(value: Column) -> Column:
     us = F.when(
         value.rlike(US_DATE_TIME),
         F.coalesce(
-            F.try_to_timestamp(value, F.lit("M/d/yyyy H:mm")), F.try_to_timestamp(value, F.lit("M/d/yyyy H:mm:ss"))
+            F.try_to_timestamp(value, F.lit("M/d/yyyy H:mm")),
+            F.try_to_timestamp(value, F.lit("M/d/yyyy H:mm:ss")),
         ),
     )
     return F.coalesce(us, iso_timestamp(value))
 
 
 def decimal(value: Column, precision: int = 18, scale: int = 4) -> Column:
-    """string → decimal(precision, scale), exact: more decimals than the scale holds give null, as do NaN and infinity."""
+    """string → decimal(precision, scale), exact: more decimals than the scale holds, NaN and infinity give null."""
     wide = F.when(value.rlike(NUMBER), value.try_cast("decimal(38,12)"))
     narrow = wide.try_cast(f"decimal({precision},{scale})")
     return F.when(narrow == wide, narrow)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import cast
 
 import sqlglot
 from pyspark.sql import types as T
@@ -69,13 +70,17 @@ class Table:
     @property
     def measures(self) -> tuple[str, ...]:
         """The numbers whose sums must arrive: integers and decimals that are not part of a key."""
-        keys = {*self.primary_key, *(c for u in self.unique for c in u), *(c for f in self.foreign_keys for c in f.columns)}
+        keys = {
+            *self.primary_key,
+            *(c for u in self.unique for c in u),
+            *(c for f in self.foreign_keys for c in f.columns),
+        }
         return tuple(c.name for c in self.columns if c.is_measure_type and c.name not in keys)
 
     def spark_schema(self) -> T.StructType:
         """The schema of the table's Delta form; texts without length, identifiers as text."""
         fields = ", ".join(f"`{c.name}` {_spark_type(c.type)}" for c in self.columns)
-        return T.StructType.fromDDL(fields)
+        return cast(T.StructType, T.StructType.fromDDL(fields))
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,8 @@ def _read_table(file: Path) -> Table:
     if not isinstance(create, exp.Create) or create.find(exp.Table).name != file.stem:  # type: ignore[union-attr]
         raise UserAnalyticsError(f"{file}: expected CREATE TABLE {file.stem}")
     comment = create.find(exp.SchemaCommentProperty)
-    columns, primary_key, unique, foreign_keys = [], (), [], []
+    columns, unique, foreign_keys = [], [], []
+    primary_key: tuple[str, ...] = ()
     for item in create.this.expressions:
         match item:
             case exp.ColumnDef():
@@ -139,7 +145,9 @@ def _read_table(file: Path) -> Table:
                 unique.append(_names(item.this.expressions))
             case exp.ForeignKey():
                 target = item.args["reference"].this
-                foreign_keys.append(ForeignKey(_names(item.expressions), target.this.name, _names(target.expressions)))
+                foreign_keys.append(
+                    ForeignKey(_names(item.expressions), target.this.name, _names(target.expressions))
+                )
             case _:
                 raise UserAnalyticsError(f"{file}: {item.sql()}: this kind of constraint is not known")
     if not primary_key:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,7 +67,9 @@ class PostgresWarehouse:
     def query(self, name: str, limit: int) -> tuple[list[str], list[tuple[object, ...]]]:
         with self._connect() as connection, connection.cursor() as cursor:
             cursor.execute(
-                sql.SQL("SELECT * FROM {} LIMIT {}").format(sql.Identifier(self.schema, name), sql.Literal(limit))
+                sql.SQL("SELECT * FROM {} LIMIT {}").format(
+                    sql.Identifier(self.schema, name), sql.Literal(limit)
+                )
             )
             return [column.name for column in cursor.description], cursor.fetchall()
 
@@ -130,7 +132,9 @@ class PostgresPublication:
         else:
             columns = [*(_definition(c) for c in load.table.columns), sql.SQL("_deleted boolean NOT NULL")]
             cursor.execute(
-                sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(self._name(staged), sql.SQL(", ").join(columns))
+                sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(
+                    self._name(staged), sql.SQL(", ").join(columns)
+                )
             )
         self.connection.commit()
         copied = _copy(load, self.url, self._name(staged).as_string(self.connection))
@@ -222,7 +226,9 @@ class PostgresPublication:
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others
         )
         cursor.execute(
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} WHERE NOT _deleted ON CONFLICT ({}) DO UPDATE SET {}").format(
+            sql.SQL(
+                "INSERT INTO {} ({}) SELECT {} FROM {} WHERE NOT _deleted ON CONFLICT ({}) DO UPDATE SET {}"
+            ).format(
                 self._name(table.name),
                 columns,
                 columns,
@@ -233,7 +239,9 @@ class PostgresPublication:
         )
 
     def _delete(self, cursor: Any, table: Table) -> None:
-        same = sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(n)) for n in table.primary_key)
+        same = sql.SQL(" AND ").join(
+            sql.SQL("t.{0} = s.{0}").format(sql.Identifier(n)) for n in table.primary_key
+        )
         cursor.execute(
             sql.SQL("DELETE FROM {} AS t USING {} AS s WHERE s._deleted AND {}").format(
                 self._name(table.name), self._name(f"_changes_{table.name}"), same
@@ -244,10 +252,14 @@ class PostgresPublication:
         """Counts and sums against the mart. Uniqueness and foreign keys are constraints, which hold by now."""
         wanted = list(load.expected)
         expressions = [
-            sql.SQL("count(*)") if name == "row_count" else sql.SQL("sum({})").format(sql.Identifier(name[4:-1]))
+            sql.SQL("count(*)")
+            if name == "row_count"
+            else sql.SQL("sum({})").format(sql.Identifier(name[4:-1]))
             for name in wanted
         ]
-        cursor.execute(sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(expressions), self._name(load.table.name)))
+        cursor.execute(
+            sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(expressions), self._name(load.table.name))
+        )
         found = cursor.fetchone()
         checks = [
             Check(load.table.name, name, _number(load.expected[name]), _number(value))
@@ -342,7 +354,13 @@ def _only_value(cursor: Any) -> Any:
 
 
 def _number(value: Any) -> str | None:
-    return None if value is None else f"{value:f}".rstrip("0").rstrip(".") if "." in f"{value:f}" else f"{value:f}"
+    return (
+        None
+        if value is None
+        else f"{value:f}".rstrip("0").rstrip(".")
+        if "." in f"{value:f}"
+        else f"{value:f}"
+    )
 
 
 def _copy(load: Load, url: str, target: str) -> int:
@@ -350,32 +368,29 @@ def _copy(load: Load, url: str, target: str) -> int:
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
     nested = {column.name for column in load.table.columns if column.is_nested}
     rows: DataFrame = load.rows.select(*(F.to_json(n).alias(n) if n in nested else F.col(n) for n in names))
-    counts = rows.mapInArrow(_CopyTask(url, target, load.table.name), "copied long")
+    counts = rows.mapInArrow(_copy_task(url, target, load.table.name), "copied long")
     return int(counts.agg(F.coalesce(F.sum("copied"), F.lit(0))).collect()[0][0])
 
 
-class _CopyTask:
-    """Copies a task's Arrow batches as CSV, in one transaction: a task that fails leaves nothing behind."""
+def _copy_task(url: str, target: str, table: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """What a Spark task does with its Arrow batches: COPY them in one transaction; one that fails leaves nothing."""
 
-    def __init__(self, url: str, target: str, table: str) -> None:
-        self.url = url
-        self.target = target
-        self.table = table
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        stream = _CsvStream(batches, self.table)
+    def copy(batches: Iterable[Any]) -> Iterator[Any]:
+        stream = _CsvStream(iter(batches), table)
         if not stream.fill():
             return
-        connection = psycopg2.connect(self.url, application_name="user-analytics copy")
+        connection = psycopg2.connect(url, application_name="user-analytics copy")
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SET TIME ZONE 'UTC'")
-                cursor.copy_expert(f"COPY {self.target} FROM STDIN (FORMAT csv)", stream, COPY_BUFFER_BYTES)
+                cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT csv)", stream, COPY_BUFFER_BYTES)
                 copied = cursor.rowcount
             connection.commit()
         finally:
             connection.close()
         yield pa.RecordBatch.from_arrays([pa.array([copied], pa.int64())], ["copied"])
+
+    return copy
 
 
 class _CsvStream(io.RawIOBase):
@@ -404,14 +419,17 @@ class _CsvStream(io.RawIOBase):
 
     def _csv(self, batch: pa.RecordBatch) -> bytes:
         columns = [
-            column.cast(pa.string()) if pa.types.is_decimal(column.type) else column for column in batch.columns
+            column.cast(pa.string()) if pa.types.is_decimal(column.type) else column
+            for column in batch.columns
         ]
         sink = io.BytesIO()
         options = pa.csv.WriteOptions(include_header=False, quoting_style="needed")
         pa.csv.write_csv(pa.RecordBatch.from_arrays(columns, batch.schema.names), sink, options)
         text = sink.getvalue()
         if b"\0" in text:
-            raise ValueError(f"{self.table}: {_nul_column(batch)}: PostgreSQL cannot store the character NUL (\\u0000)")
+            raise ValueError(
+                f"{self.table}: {_nul_column(batch)}: PostgreSQL cannot store the character NUL (\\u0000)"
+            )
         return text
 
 

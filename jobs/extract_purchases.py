@@ -1,0 +1,153 @@
+"""Extract purchases from a table of a PostgreSQL database into the raw zone, several parts at once.
+
+Grain:    one CSV file per part, `raw/purchases/extract/<date>/part-<n>.csv`, one record per row of the table.
+Inputs:   the table with the columns invoice_number, stock_code, detail, quantity, invoice_date, unit_price, customer_id
+          and country, in the database of SOURCE_URL. All parts see the same state of it.
+Outputs:  files that `stage purchases` reads like any delivered file. An invoice is never split over two parts, so that
+          its repeated lines are counted.
+Re-run:   safe at any time: the files of the same --date are replaced; rows that were staged before add nothing.
+Example:  SOURCE_URL=postgresql://… spark-submit jobs/extract_purchases.py --table retail.user_purchase
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+
+from jobs.console import UploadProgress, log
+from jobs.context import job_main, parser
+from jobs.errors import ConfigurationError
+from jobs.feeds.purchases import PURCHASES
+from jobs.lake.objects import ObjectStore, object_store, sha256_of
+from jobs.settings import Settings, without_password
+
+DEFAULT_TABLE = "retail.user_purchase"
+TABLE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
+COLUMNS = PURCHASES.columns
+
+
+def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts: int) -> int:
+    """Copy the table into `parts` files below `raw/purchases/extract/<day>`. Gives the number of rows.
+
+    Raises ConfigurationError when the database cannot be reached or lacks the table or one of its columns.
+    """
+    name = sql.Identifier(*table.split("."))
+    with _connect(url) as main:
+        with main.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                cursor.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(_columns(), name))
+            except psycopg2.Error as error:
+                raise ConfigurationError(f"SOURCE_URL, table {table}: {str(error).splitlines()[0]}") from None
+            # The other connections look at the table as this one sees it.
+            cursor.execute("SELECT pg_export_snapshot()")
+            snapshot = cursor.fetchone()[0]
+
+        def extract(part: int) -> int:
+            return _extract_part(store, url, name, snapshot, day, part, parts)
+
+        with ThreadPoolExecutor(parts) as pool:
+            rows = sum(pool.map(extract, range(parts)))
+    log.info("extract: %s rows of %s in %d parts", f"{rows:,}", table, parts)
+    return rows
+
+
+def _extract_part(
+    store: ObjectStore, url: str, table: sql.Identifier, snapshot: str, day: date, part: int, parts: int
+) -> int:
+    query = sql.SQL(
+        "COPY (SELECT {} FROM {} WHERE mod(hashtext(invoice_number::text)::bigint + 2147483648, {}) = {}) "
+        "TO STDOUT (FORMAT csv, HEADER)"
+    ).format(_columns(), table, sql.Literal(parts), sql.Literal(part))
+    with tempfile.TemporaryDirectory(prefix="extract-") as folder:
+        file = Path(folder) / f"part-{part:03d}.csv"
+        with _connect(url) as connection, connection.cursor() as cursor, file.open("wb") as out:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
+            # A time is written with its offset, so that it stays the same instant whatever the server's zone.
+            cursor.execute("SET LOCAL datestyle TO 'ISO'")
+            cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+            cursor.copy_expert(query.as_string(connection), out)
+            rows = int(cursor.rowcount)
+        with file.open("rb") as stream:
+            digest = sha256_of(stream)
+        target = f"raw/{PURCHASES.name}/extract/{day.isoformat()}/{file.name}"
+        if store.digest(target) == digest:
+            log.info("extract: %s is there already, unchanged", target)
+        else:
+            with UploadProgress(target, file.stat().st_size) as progress:
+                store.put(file, target, digest, True, progress)
+    return rows
+
+
+def _columns() -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(name) for name in COLUMNS)
+
+
+def _connect(url: str) -> Any:
+    try:
+        connection = psycopg2.connect(url, connect_timeout=10, application_name="user-analytics extract")
+    except psycopg2.Error as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"SOURCE_URL={without_password(url)}: {reason}") from None
+    connection.autocommit = True
+    return connection
+
+
+def table_name(text: str) -> str:
+    """`schema.table` or `table`, for argparse."""
+    if not TABLE_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not schema.table")
+    return text
+
+
+def part_count(text: str) -> int:
+    """A number of parts from 1 to 64, for argparse."""
+    value = int(text)
+    if not 1 <= value <= 64:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 64")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Extract purchases; the arguments are those of `--help`."""
+    arguments = parser(__doc__, "extract-purchases")
+    arguments.add_argument("--table", type=table_name, default=DEFAULT_TABLE, help="default: %(default)s")
+    arguments.add_argument(
+        "--date",
+        type=date.fromisoformat,
+        default=None,
+        metavar="YYYY-MM-DD",
+        help="names the folder of the files (default: today, UTC)",
+    )
+    arguments.add_argument(
+        "--parts", type=part_count, default=4, help="files written at once (default: %(default)s)"
+    )
+    options = arguments.parse_args(argv)
+
+    def body() -> None:
+        url = os.environ.get("SOURCE_URL", "").strip()
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise ConfigurationError("SOURCE_URL is not set to postgresql://user:password@host:port/database")
+        store = object_store(Settings.from_env())
+        store.check()
+        day = options.date or datetime.now(UTC).date()
+        rows = extract_purchases(store, url, options.table, day, options.parts)
+        print(f"{rows} rows extracted to raw/{PURCHASES.name}/extract/{day.isoformat()}")
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
