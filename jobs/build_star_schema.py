@@ -40,12 +40,13 @@ def build_star_schema(run: RunContext) -> bool:
     if changes is None:
         log.info("star schema: up to date")
         return False
+    replaces = changes.whole and not facts.read().isEmpty()
     with heartbeat(run.spark, "star schema"):
         # Members first: at no time does a fact refer to a member that is not there.
         for dimension in DIMENSIONS:
             _add_members(run, dimension, changes)
         apply_changes(facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
-        if changes.whole or not changes.only_inserts:
+        if replaces or not changes.only_inserts:
             for dimension in DIMENSIONS:
                 _drop_unused_members(run, dimension)
     log.info("star schema: built from version %d of staged logs", changes.version)
@@ -55,25 +56,17 @@ def build_star_schema(run: RunContext) -> bool:
 def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges) -> None:
     table = mart_table(run.spark, run.settings, declared(dimension.table)).ensure()
     rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
-    members = dimension_members(dimension, rows).persist()
+    known = table.read()
+    new = dimension_members(dimension, rows).join(known, dimension.business_key, "left_anti").persist()
     try:
-        known = table.read()
-        new = members.join(known, dimension.business_key, "left_anti").persist()
-        try:
-            if new.isEmpty():
-                return
-            same_key = known.join(new.select(dimension.key), dimension.key, "left_semi")
+        if not new.isEmpty():
+            same_key = known.join(new, dimension.key, "left_semi").select(*new.columns)
             require_distinct(
-                new.unionByName(same_key.select(*new.columns)),
-                dimension.key,
-                dimension.business_key,
-                dimension.table,
+                new.unionByName(same_key), dimension.key, dimension.business_key, dimension.table
             )
             table.append(new.coalesce(1))
-        finally:
-            new.unpersist()
     finally:
-        members.unpersist()
+        new.unpersist()
 
 
 def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:

@@ -53,6 +53,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         .config("spark.sql.session.timeZone", "UTC")
         # 50 by default, which makes every look at a small table slow.
         .config("spark.databricks.delta.snapshotPartitions", "2")
+        # Marts and the warehouse follow every table through its change data feed.
+        .config("spark.databricks.delta.properties.defaults.enableChangeDataFeed", "true")
         # The log is read back in the same second by the next step; asynchronous updates buy nothing.
         .config("spark.databricks.delta.stalenessLimit", "0")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")

@@ -1,8 +1,8 @@
 -- Grain: one row per invoice line and its occurrence number within the file that delivered it.
 -- Exact repeats inside a file are rows. A file loaded twice, under whatever name, adds none.
--- A corrected file under the same name replaces its lines; under another name it adds what differs.
+-- A corrected file under the same name replaces its lines, under another it adds what differs.
 CREATE TABLE user_purchase (
-  purchase_line_id UUID NOT NULL COMMENT 'UUID version 8: invoice date in ms, then a hash of line and occurrence',
+  purchase_line_id UUID NOT NULL COMMENT 'UUID version 8: invoice date in ms, then a hash of the line',
   invoice_number VARCHAR(20) NOT NULL COMMENT 'Invoice; a cancellation begins with C',
   stock_code VARCHAR(20) NOT NULL COMMENT 'Article',
   detail VARCHAR(1000) COMMENT 'Description of the article',

@@ -110,12 +110,10 @@ def stage(
     refused: dict[RawFile, str] = {}
     files = _inspect(run, feed, names, todo, refused)
     accepted: dict[int, int] = {}
-    counts: dict[int, FileCounts] = {}
     with heartbeat(run.spark, f"stage {feed.name}"):
-        records, files = _records(run, feed, names, files, refused)
+        records, counts, files = _records(run, feed, names, files, refused)
         if records is not None:
             try:
-                counts = _counts(records, files)
                 _require_share(feed, counts.values(), max_rejected_share)
                 _write_quarantine(run, feed, records, files, counts)
                 accepted = _write_accepted(run, feed, records, files)
@@ -149,13 +147,15 @@ def _inspect(
 
 def _records(
     run: RunContext, feed: Feed, names: SourceNames, files: list[InspectedFile], refused: dict[RawFile, str]
-) -> tuple[DataFrame | None, list[InspectedFile]]:
-    """Parse, check and key all records, once, kept on disk. A file that breaks off is refused, the others are read."""
+) -> tuple[DataFrame | None, dict[int, FileCounts], list[InspectedFile]]:
+    """Parse, check, key and count all records, once, kept on disk.
+
+    A file that breaks off is refused, the others are read. Gives the records, the counts and the files read.
+    """
     while files:
         records = _keyed(run, feed, names, files).persist(StorageLevel.DISK_ONLY)
         try:
-            records.count()
-            return records, files
+            return records, _counts(records, files), files
         except (PySparkException, Py4JJavaError):
             records.unpersist()
             broken = {file.file: message for file in files if (message := _failure(run, feed, names, file))}
@@ -163,7 +163,7 @@ def _records(
                 raise
             refused.update(broken)
             files = [file for file in files if file.file not in broken]
-    return None, []
+    return None, {}, []
 
 
 def _keyed(run: RunContext, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]) -> DataFrame:

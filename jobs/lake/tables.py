@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -24,7 +24,6 @@ class LakeTable:
     schema: T.StructType
     partitioned_by: tuple[str, ...] = ()
     comment: str = ""
-    properties: dict[str, str] = field(default_factory=dict)
 
     def exists(self) -> bool:
         return DeltaTable.isDeltaTable(self.spark, self.uri)
@@ -33,10 +32,6 @@ class LakeTable:
         """Create the table, or add columns that were declared since. Any other difference stops the job."""
         if not self.exists():
             builder = DeltaTable.createIfNotExists(self.spark).location(self.uri).addColumns(self.schema)
-            # Marts and the warehouse follow a table through its change data feed.
-            builder = builder.property("delta.enableChangeDataFeed", "true")
-            for name, value in self.properties.items():
-                builder = builder.property(name, value)
             if self.partitioned_by:
                 builder = builder.partitionedBy(*self.partitioned_by)
             builder.comment(self.comment).execute()
