@@ -19,8 +19,9 @@ from pyspark.sql import functions as F
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds.logs import LOGS
-from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table
+from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table, source_mark
 from jobs.lake.staging import staging_table
+from jobs.lake.tables import LakeTable
 from jobs.runs import recorded
 from jobs.settings import Settings
 from jobs.transforms.keys import KEY, require_distinct
@@ -37,24 +38,34 @@ def build_star_schema(run: RunContext) -> bool:
         return False
     facts = mart_table(run.spark, run.settings, declared(FACT)).ensure()
     changes = changes_since(facts, LOGS.name, logs, KEY)
-    if changes is None:
-        log.info("star schema: up to date")
-        return False
-    replaces = changes.whole and not facts.read().isEmpty()
+    # Where all that ever happened are appends, every member is used. Otherwise some may have to leave; also when the
+    # run that should have dropped them was killed.
+    had_members = any(_dimension_table(run, dimension).exists() for dimension in DIMENSIONS)
+    may_leave = had_members and not facts.last_commit_appended()
     with heartbeat(run.spark, "star schema"):
-        # Members first: at no time does a fact refer to a member that is not there.
-        for dimension in DIMENSIONS:
-            _add_members(run, dimension, changes)
-        apply_changes(facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
-        if replaces or not changes.only_inserts:
+        if changes:
+            mark = source_mark(LOGS.name, logs)
+            may_leave = may_leave or (had_members and (changes.whole or not changes.only_inserts))
+            # Members first: at no time does a fact refer to a member that is not there.
+            for dimension in DIMENSIONS:
+                _add_members(run, dimension, changes, mark)
+            apply_changes(facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
+        if may_leave:
             for dimension in DIMENSIONS:
                 _drop_unused_members(run, dimension)
-    log.info("star schema: built from version %d of staged logs", changes.version)
-    return True
+    if changes:
+        log.info("star schema: built from version %d of staged logs", changes.version)
+    else:
+        log.info("star schema: up to date")
+    return changes is not None
 
 
-def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges) -> None:
-    table = mart_table(run.spark, run.settings, declared(dimension.table)).ensure()
+def _dimension_table(run: RunContext, dimension: Dimension) -> LakeTable:
+    return mart_table(run.spark, run.settings, declared(dimension.table))
+
+
+def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges, mark: str) -> None:
+    table = _dimension_table(run, dimension).ensure()
     rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
     known = table.read()
     new = dimension_members(dimension, rows).join(known, dimension.business_key, "left_anti").persist()
@@ -64,13 +75,14 @@ def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges) 
             require_distinct(
                 new.unionByName(same_key), dimension.key, dimension.business_key, dimension.table
             )
-            table.append(new.coalesce(1))
+            # With a mark, two builds at once cannot both add a member.
+            table.append(new.coalesce(1), mark, changes.version)
     finally:
         new.unpersist()
 
 
 def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:
-    table = mart_table(run.spark, run.settings, declared(dimension.table))
+    table = _dimension_table(run, dimension)
     facts = mart_table(run.spark, run.settings, declared(FACT)).read()
     used = facts.select(dimension.key).where(F.col(dimension.key).isNotNull()).distinct()
     if not table.read().join(used, dimension.key, "left_anti").isEmpty():

@@ -48,7 +48,9 @@ def publish(run: RunContext, warehouse: Warehouse, names: Sequence[str] | None =
     published, when a check fails.
     """
     wanted = [t for t in tables().values() if names is None or t.name in names]
-    there = {t.name: lake_table(run, t) for t in wanted if lake_table(run, t).exists()}
+    sources = {table.name: lake_table(run, table) for table in wanted}
+    # A column that was declared since the mart was last built is added to it first.
+    there = {name: source.ensure() for name, source in sources.items() if source.exists()}
     with warehouse.publishing() as publication:
         published = publication.published
         loads = [

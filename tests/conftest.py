@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import uuid
@@ -145,9 +146,38 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "LOG_FOLDER": str(folder / "logs"),
         }
     )
-    session = get_session("user-analytics-tests", settings)
+    session = get_session("user-analytics-tests", settings, small=True)
+    # A handful of rows each: tasks cost more than what they do.
+    session.conf.set("spark.sql.shuffle.partitions", "2")
     yield session
     session.stop()
+
+
+@pytest.fixture
+def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """declare("dim_users", lambda text: …) changes a declaration for this test; folder="views" those of a view."""
+    from jobs.warehouse import declarations
+
+    root = tmp_path / "declarations"
+    for folder in ("sql", "views"):
+        shutil.copytree(ROOT / folder, root / folder)
+    monkeypatch.setattr(declarations, "ROOT", root)
+
+    def forget() -> None:
+        declarations.tables.cache_clear()
+        declarations.views.cache_clear()
+
+    def change(name: str, edit: Callable[[str], str], folder: str = "sql") -> None:
+        file = root / folder / f"{name}.sql"
+        before = file.read_text() if file.exists() else ""
+        after = edit(before)
+        assert after != before, f"the edit of {name} changes nothing"
+        file.write_text(after)
+        forget()
+
+    yield change
+    monkeypatch.undo()
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs.console import log
+from jobs.errors import UserAnalyticsError
 from jobs.lake.tables import LakeTable, once
 from jobs.settings import Settings
 from jobs.warehouse.declarations import Table, tables
@@ -57,7 +60,12 @@ def changes_since(
     applied = mart.applied(source_mark(name, source))
     if applied == version:
         return None
-    if applied is not None and applied < version:
+    if applied is not None and applied > version:
+        raise UserAnalyticsError(
+            f"{mart.uri}: made from version {applied} of staged {name}, of which only {version} are there. Was "
+            "staging restored from a backup? Move the mart away and run again to make it anew"
+        )
+    if applied is not None:
         try:
             rows, only_inserts = source.changes(applied, version, key)
         except (PySparkException, Py4JJavaError) as error:
@@ -93,11 +101,15 @@ def apply_changes(
     else:
         condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
         columns = {f"`{c}`": f"s.`{c}`" for c in mart.schema.names}
+        # A record that was delivered again as it was changes nothing, and has nothing to publish.
+        differs = reduce(
+            lambda a, b: a | b, (~F.col(f"s.`{c}`").eqNullSafe(F.col(f"t.`{c}`")) for c in mart.schema.names)
+        )
         with once(mart.spark, mark, changes.version):
             (
                 mart.merge(rows, condition)
                 .whenMatchedDelete("s._deleted")
-                .whenMatchedUpdate(set=columns)
+                .whenMatchedUpdate(differs, set=columns)
                 .whenNotMatchedInsert("NOT s._deleted", values=columns)
                 .execute()
             )

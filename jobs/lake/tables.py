@@ -69,6 +69,11 @@ class LakeTable:
         found = self._snapshot().transactions().get(source)
         return int(found.get()) if found.isDefined() else None
 
+    def last_commit_appended(self) -> bool:
+        """Whether the newest commit only added rows."""
+        commit = DeltaTable.forPath(self.spark, self.uri).history(1).collect()[0]
+        return bool(commit.operation == "WRITE" and commit.operationParameters.get("mode") == "Append")
+
     def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:
         """Append rows in one commit. With a source and version, the commit happens once however often it is tried."""
         writer = self._aligned(rows).write.format("delta").mode("append")
@@ -95,7 +100,8 @@ class LakeTable:
         """What became of each key in the versions after..until; `after` itself is excluded.
 
         Gives (rows, only_inserts). Where versions only inserted, rows are the new rows; otherwise the last state of
-        every changed row, one per key, with `_deleted` boolean. Raises a Spark error when the history is gone.
+        every changed row, one per key, with `_deleted` boolean. Raises a Spark error when the history is gone, be it
+        only the files of one version.
         """
         feed = (
             self.spark.read.format("delta")
@@ -106,7 +112,9 @@ class LakeTable:
             .where("_change_type <> 'update_preimage'")
         )
         bookkeeping = ("_change_type", "_commit_version", "_commit_timestamp")
-        if feed.where("_change_type <> 'insert'").isEmpty():
+        # This opens every file of the feed, so that one that was vacuumed is missed here rather than later.
+        kinds = {row._change_type for row in feed.select("_change_type").distinct().collect()}
+        if kinds <= {"insert"}:
             return feed.drop(*bookkeeping), True
         # Within one commit a key that was deleted and inserted counts as inserted.
         newest = Window.partitionBy(*key).orderBy(

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from decimal import Decimal
 from typing import Any
 
 import psycopg2
@@ -29,6 +30,8 @@ from jobs.warehouse.declarations import Column, Table, View, tables
 
 COPY_BUFFER_BYTES = 4 * 1024 * 1024
 STATES = "_published"
+NEW_TABLE = "_new_{}"
+CHANGES_TABLE = "_changes_{}"
 
 
 class PostgresWarehouse:
@@ -46,13 +49,15 @@ class PostgresWarehouse:
         connection = self._connect()
         try:
             with connection.cursor() as cursor:
-                cursor.execute("SET TIME ZONE 'UTC'")
                 lock = int.from_bytes(hashlib.sha256(self.schema.encode()).digest()[:8], "big", signed=True)
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock,))
                 if not _only_value(cursor):
                     log.info("publish: waiting for another publication to %s to end", self.schema)
                     cursor.execute("SELECT pg_advisory_lock(%s)", (lock,))
-                cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.schema)))
+                cursor.execute("SELECT to_regnamespace(%s) IS NULL", (self.schema,))
+                # IF NOT EXISTS would ask for the right to make schemas even where there is nothing to make.
+                if _only_value(cursor):
+                    cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
                 cursor.execute(
                     sql.SQL(
                         "CREATE TABLE IF NOT EXISTS {} (table_name text PRIMARY KEY, delta_table_id text NOT NULL, "
@@ -61,11 +66,13 @@ class PostgresWarehouse:
                 )
             connection.commit()
             yield PostgresPublication(connection, self.url, self.schema)
+        except psycopg2.Error as error:
+            raise UserAnalyticsError(f"publish: PostgreSQL: {_one_line(error)}") from None
         finally:
             connection.close()
 
     def query(self, name: str, limit: int) -> tuple[list[str], list[tuple[object, ...]]]:
-        with self._connect() as connection, connection.cursor() as cursor:
+        with closing(self._connect()) as connection, connection.cursor() as cursor:
             cursor.execute(
                 sql.SQL("SELECT * FROM {} LIMIT {}").format(
                     sql.Identifier(self.schema, name), sql.Literal(limit)
@@ -74,7 +81,7 @@ class PostgresWarehouse:
             return [column.name for column in cursor.description], cursor.fetchall()
 
     def counts(self, names: Sequence[str]) -> dict[str, int]:
-        with self._connect() as connection, connection.cursor() as cursor:
+        with closing(self._connect()) as connection, connection.cursor() as cursor:
             counted = {}
             for name in names:
                 cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(self.schema, name)))
@@ -83,10 +90,15 @@ class PostgresWarehouse:
 
     def _connect(self) -> Any:
         try:
-            return psycopg2.connect(self.url, connect_timeout=10, application_name="user-analytics")
+            connection = psycopg2.connect(self.url, connect_timeout=10, application_name="user-analytics")
         except psycopg2.Error as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {reason}") from None
+            raise ConfigurationError(
+                f"WAREHOUSE_URL={without_password(self.url)}: {_one_line(error)}"
+            ) from None
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+        return connection
 
 
 class PostgresPublication:
@@ -115,18 +127,24 @@ class PostgresPublication:
                 self.connection.commit()
                 checks = self._switch(cursor, loads, views)
             self.connection.commit()
-        except psycopg2.Error as error:
-            self.connection.rollback()
-            raise UserAnalyticsError(f"publish: PostgreSQL: {' '.join(str(error).split())}") from None
         except BaseException:
-            self.connection.rollback()
+            # Where the connection is gone, so is the transaction; the next publication clears what was staged.
+            with suppress(psycopg2.Error), self.connection.cursor() as cursor:
+                self.connection.rollback()
+                for load in loads:
+                    self._drop_staged(cursor, load.table)
+                self.connection.commit()
             raise
         return checks
+
+    def _drop_staged(self, cursor: Any, table: Table) -> None:
+        names = sql.SQL(", ").join(self._name(form.format(table.name)) for form in (NEW_TABLE, CHANGES_TABLE))
+        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names))
 
     def _stage(self, cursor: Any, load: Load) -> None:
         """Bring a load's rows into the server, beside the table that readers see."""
         staged = _staged(load)
-        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._name(staged)))
+        self._drop_staged(cursor, load.table)
         if load.whole:
             cursor.execute(self._create(load.table, staged))
         else:
@@ -146,6 +164,9 @@ class PostgresPublication:
 
     def _switch(self, cursor: Any, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
         """The one transaction after which readers see the new state, or none of it."""
+        for load in loads:
+            if not load.whole:
+                self._adapt(cursor, load.table)
         swapped = {load.table.name for load in loads if load.whole}
         there = self._present(cursor)
         affected = [
@@ -172,8 +193,7 @@ class PostgresPublication:
                 self._delete(cursor, load.table)
         for table, key in affected:
             cursor.execute(self._foreign_key(table, key))
-        for view in views:
-            self._create_view(cursor, view)
+        self._create_views(cursor, views)
         for load in loads:
             if load.whole:
                 cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._name(_old(load.table))))
@@ -201,7 +221,57 @@ class PostgresPublication:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (self.schema,))
         return {name for (name,) in cursor.fetchall()}
 
+    def _adapt(self, cursor: Any, table: Table) -> None:
+        """Add the nullable columns that were declared since the table was made; any other difference stops."""
+        there = self._columns(cursor, table.name)
+        declared = self._columns(cursor, CHANGES_TABLE.format(table.name))
+        del declared["_deleted"]
+        for column in table.columns:
+            if column.name not in there and column.nullable:
+                cursor.execute(
+                    sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(
+                        self._name(table.name), _definition(column)
+                    )
+                )
+                cursor.execute(self._column_comment(table.name, column))
+                there[column.name] = declared[column.name]
+                log.info("publish %s: column %s added", table.name, column.name)
+        differences = [
+            f"column {name} is {there.get(name, 'missing')}, declared as {declared.get(name, 'nothing')}"
+            for name in {**declared, **there}
+            if there.get(name) != declared.get(name)
+        ]
+        if differences:
+            raise UserAnalyticsError(
+                f"publish {table.name}: {'; '.join(differences)}. Only new columns that may be null are added on their "
+                f"own. To have the table made anew from its mart, delete its row in {self.schema}.{STATES} and publish "
+                "again"
+            )
+
+    def _columns(self, cursor: Any, name: str) -> dict[str, str]:
+        """Column → type, with NOT NULL where it is so."""
+        cursor.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END "
+            "FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            (self._name(name).as_string(cursor),),
+        )
+        return dict(cursor.fetchall())
+
+    def _grants(self, cursor: Any, name: str) -> list[sql.Composable]:
+        """What makes the present grants on a table or view again, once it was replaced."""
+        cursor.execute(
+            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, "
+            "CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END FROM pg_class, aclexplode(relacl) "
+            "WHERE oid = to_regclass(%s) AND grantee <> relowner",
+            (self._name(name).as_string(cursor),),
+        )
+        return [
+            sql.SQL(f"GRANT {privilege} ON {{}} TO {grantee}{option}").format(self._name(name))
+            for privilege, grantee, option in cursor.fetchall()
+        ]
+
     def _swap(self, cursor: Any, table: Table, exists: bool) -> None:
+        grants = self._grants(cursor, table.name)
         if exists:
             cursor.execute(self._rename(table.name, _old(table)))
             # Constraint and index names live in the schema: make room for those of the new table.
@@ -211,13 +281,15 @@ class PostgresPublication:
                         self._name(_old(table)), sql.Identifier(name)
                     )
                 )
-        cursor.execute(self._rename(f"_new_{table.name}", table.name))
+        cursor.execute(self._rename(NEW_TABLE.format(table.name), table.name))
         for name, _ in _constraints(table):
             cursor.execute(
                 sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
-                    self._name(table.name), sql.Identifier(f"_new_{name}"), sql.Identifier(name)
+                    self._name(table.name), sql.Identifier(NEW_TABLE.format(name)), sql.Identifier(name)
                 )
             )
+        for grant in grants:
+            cursor.execute(grant)
 
     def _upsert(self, cursor: Any, table: Table) -> None:
         columns = _identifiers(table.column_names)
@@ -232,7 +304,7 @@ class PostgresPublication:
                 self._name(table.name),
                 columns,
                 columns,
-                self._name(f"_changes_{table.name}"),
+                self._name(CHANGES_TABLE.format(table.name)),
                 _identifiers(table.primary_key),
                 update,
             )
@@ -244,7 +316,7 @@ class PostgresPublication:
         )
         cursor.execute(
             sql.SQL("DELETE FROM {} AS t USING {} AS s WHERE s._deleted AND {}").format(
-                self._name(table.name), self._name(f"_changes_{table.name}"), same
+                self._name(table.name), self._name(CHANGES_TABLE.format(table.name)), same
             )
         )
 
@@ -277,19 +349,19 @@ class PostgresPublication:
     def _create(self, table: Table, name: str) -> sql.Composable:
         definitions = sql.SQL(", ").join(_definition(column) for column in table.columns)
         comments = [sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(name), sql.Literal(table.comment))]
-        comments += [
-            sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
-                self._name(name), sql.Identifier(column.name), sql.Literal(column.comment)
-            )
-            for column in table.columns
-        ]
+        comments += [self._column_comment(name, column) for column in table.columns]
         create = sql.SQL("CREATE TABLE {} ({})").format(self._name(name), definitions)
         return sql.SQL("; ").join([create, *comments])
+
+    def _column_comment(self, name: str, column: Column) -> sql.Composed:
+        return sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
+            self._name(name), sql.Identifier(column.name), sql.Literal(column.comment)
+        )
 
     def _keys(self, table: Table, name: str) -> Iterable[sql.Composable]:
         for constraint, definition in _constraints(table):
             yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
-                self._name(name), sql.Identifier(f"_new_{constraint}"), definition
+                self._name(name), sql.Identifier(NEW_TABLE.format(constraint)), definition
             )
 
     def _foreign_key(self, table: Table, key: Any) -> sql.Composable:
@@ -301,18 +373,34 @@ class PostgresPublication:
             _identifiers(key.referenced),
         )
 
-    def _create_view(self, cursor: Any, view: View) -> None:
-        """Make or replace a view. Replacing keeps its grants; where columns changed it is made anew."""
+    def _create_views(self, cursor: Any, views: Sequence[View]) -> None:
+        """Make or replace the views. Replacing keeps the grants; where columns changed, a view is made anew with them.
+
+        Views that stand on such a one are made anew, too: they follow it in the sequence.
+        """
         cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self.schema)))
-        name, query = self._name(view.name), sql.SQL(view.sql("postgres").replace("%", "%%"))
-        cursor.execute("SAVEPOINT view")
-        try:
-            cursor.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS ").format(name) + query)
-        except psycopg2.errors.InvalidTableDefinition:
-            cursor.execute("ROLLBACK TO SAVEPOINT view")
-            cursor.execute(sql.SQL("DROP VIEW {}").format(name))
-            cursor.execute(sql.SQL("CREATE VIEW {} AS ").format(name) + query)
-        cursor.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(name, sql.Literal(view.comment)))
+        grants: list[sql.Composable] = []
+        for number, view in enumerate(views):
+            query = sql.SQL(view.sql("postgres"))
+            cursor.execute("SAVEPOINT view")
+            try:
+                cursor.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS ").format(self._name(view.name)) + query)
+            except psycopg2.errors.InvalidTableDefinition:
+                cursor.execute("ROLLBACK TO SAVEPOINT view")
+                anew = [view.name]
+                for other in views[number + 1 :]:
+                    if not other.reads.isdisjoint(anew):
+                        anew.append(other.name)
+                for name in anew:
+                    grants += self._grants(cursor, name)
+                names = sql.SQL(", ").join(map(self._name, anew))
+                cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(names))
+                cursor.execute(sql.SQL("CREATE VIEW {} AS ").format(self._name(view.name)) + query)
+            cursor.execute(
+                sql.SQL("COMMENT ON VIEW {} IS {}").format(self._name(view.name), sql.Literal(view.comment))
+            )
+        for grant in grants:
+            cursor.execute(grant)
 
     def _rename(self, old: str, new: str) -> sql.Composable:
         return sql.SQL("ALTER TABLE {} RENAME TO {}").format(self._name(old), sql.Identifier(new))
@@ -322,7 +410,7 @@ class PostgresPublication:
 
 
 def _staged(load: Load) -> str:
-    return f"_new_{load.table.name}" if load.whole else f"_changes_{load.table.name}"
+    return (NEW_TABLE if load.whole else CHANGES_TABLE).format(load.table.name)
 
 
 def _old(table: Table) -> str:
@@ -353,14 +441,16 @@ def _only_value(cursor: Any) -> Any:
     return cursor.fetchone()[0]
 
 
-def _number(value: Any) -> str | None:
-    return (
-        None
-        if value is None
-        else f"{value:f}".rstrip("0").rstrip(".")
-        if "." in f"{value:f}"
-        else f"{value:f}"
-    )
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _number(value: Decimal | int | None) -> str | None:
+    """The same text for the same number, whatever its scale."""
+    if value is None:
+        return None
+    text = f"{Decimal(value):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _copy(load: Load, url: str, target: str) -> int:
@@ -368,37 +458,53 @@ def _copy(load: Load, url: str, target: str) -> int:
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
     nested = {column.name for column in load.table.columns if column.is_nested}
     rows: DataFrame = load.rows.select(*(F.to_json(n).alias(n) if n in nested else F.col(n) for n in names))
-    counts = rows.mapInArrow(_copy_task(url, target, load.table.name), "copied long")
-    return int(counts.agg(F.coalesce(F.sum("copied"), F.lit(0))).collect()[0][0])
+    results = rows.mapInArrow(_copy_task(url, target), "copied long, error string").collect()
+    for result in results:
+        if result.error:
+            raise UserAnalyticsError(f"publish {load.table.name}: {result.error}")
+    return sum(result.copied for result in results)
 
 
-def _copy_task(url: str, target: str, table: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """What a Spark task does with its Arrow batches: COPY them in one transaction; one that fails leaves nothing."""
+def _copy_task(url: str, target: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """What a Spark task does with its Arrow batches: COPY them in one transaction; one that fails leaves nothing.
+
+    It gives the number of rows, or the error: raised here, it would reach the user in a stack trace.
+    """
 
     def copy(batches: Iterable[Any]) -> Iterator[Any]:
-        stream = _CsvStream(iter(batches), table)
-        if not stream.fill():
-            return
-        connection = psycopg2.connect(url, application_name="user-analytics copy")
+        copied, reason = 0, None
         try:
-            with connection.cursor() as cursor:
-                cursor.execute("SET TIME ZONE 'UTC'")
-                cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT csv)", stream, COPY_BUFFER_BYTES)
-                copied = cursor.rowcount
-            connection.commit()
-        finally:
-            connection.close()
-        yield pa.RecordBatch.from_arrays([pa.array([copied], pa.int64())], ["copied"])
+            stream = _CsvStream(iter(batches))
+            if stream.fill():
+                copied = _copy_stream(url, target, stream)
+        except (psycopg2.Error, _NotStorable) as error:
+            reason = _one_line(error)
+        yield pa.RecordBatch.from_pydict(
+            {"copied": pa.array([copied], pa.int64()), "error": pa.array([reason], pa.string())}
+        )
 
     return copy
+
+
+def _copy_stream(url: str, target: str, stream: io.RawIOBase) -> int:
+    with closing(psycopg2.connect(url, application_name="user-analytics copy")) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+            cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT csv)", stream, COPY_BUFFER_BYTES)
+            copied = int(cursor.rowcount)
+        connection.commit()
+    return copied
+
+
+class _NotStorable(ValueError):
+    """A value that PostgreSQL has no place for."""
 
 
 class _CsvStream(io.RawIOBase):
     """Arrow batches as a stream of CSV that PostgreSQL reads: null is nothing, an empty text is `""`."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch], table: str) -> None:
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self.batches = batches
-        self.table = table
         self.buffer = b""
 
     def fill(self) -> bool:
@@ -427,9 +533,7 @@ class _CsvStream(io.RawIOBase):
         pa.csv.write_csv(pa.RecordBatch.from_arrays(columns, batch.schema.names), sink, options)
         text = sink.getvalue()
         if b"\0" in text:
-            raise ValueError(
-                f"{self.table}: {_nul_column(batch)}: PostgreSQL cannot store the character NUL (\\u0000)"
-            )
+            raise _NotStorable(f"{_nul_column(batch)}: PostgreSQL cannot store the character NUL (\\u0000)")
         return text
 
 

@@ -1,0 +1,650 @@
+"""Publication to PostgreSQL: declared keys, faithful values, changes only, and all of it or nothing.
+
+These tests hand rows straight to the warehouse, without a lake, over three small declarations: shops, their sales, and
+a view. tests/integration/test_publish_lake.py is about what is new in a lake.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import pyarrow as pa
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
+
+import jobs.warehouse.postgres as postgres_module
+from jobs.errors import CheckFailed, UserAnalyticsError
+from jobs.warehouse.base import Check, Load, Published
+from jobs.warehouse.declarations import tables, views
+from jobs.warehouse.postgres import PostgresWarehouse
+
+pytestmark = [pytest.mark.spark, pytest.mark.integration]
+
+SHOPS = """CREATE TABLE shops (
+  shop_key BIGINT NOT NULL COMMENT 'Key of the shop',
+  name VARCHAR(100) NOT NULL COMMENT 'The shop''s name',
+  PRIMARY KEY (shop_key),
+  UNIQUE (name)
+) COMMENT = 'Shops. Grain: one row per shop';
+"""
+SALES = """CREATE TABLE sales (
+  sale_id UUID NOT NULL COMMENT 'Key of the sale',
+  shop_key BIGINT NOT NULL COMMENT 'Where',
+  amount DECIMAL(18, 4) COMMENT 'How much',
+  note VARCHAR(1000) COMMENT 'Free text',
+  sold_at TIMESTAMPTZ COMMENT 'When',
+  is_return BOOLEAN COMMENT 'Brought back',
+  ratio DOUBLE COMMENT 'A number',
+  PRIMARY KEY (sale_id),
+  FOREIGN KEY (shop_key) REFERENCES shops (shop_key)
+) COMMENT = 'Sales. Grain: one row per sale';
+"""
+SHOP_VIEW = """-- Grain: one row per shop with sales.
+SELECT shops.name AS name, SUM(sales.amount) AS amount
+FROM sales
+INNER JOIN shops ON shops.shop_key = sales.shop_key
+WHERE NOT shops.name LIKE 'Test%'
+GROUP BY shops.name
+"""
+TOTAL_VIEW = """-- Grain: one row.
+SELECT SUM(amount) AS amount
+FROM shop_view
+"""
+
+NORTH, SOUTH, EAST = (1, "North"), (2, "South"), (3, "East")
+
+
+def sale(number: int, shop: int, amount: str | None, note: str | None = None, **more: Any) -> tuple[Any, ...]:
+    at = more.get("at", datetime(2024, 5, 1, 12, tzinfo=UTC))
+    value = Decimal(amount) if amount is not None else None
+    return (sale_id(number), shop, value, note, at, more.get("is_return", False), more.get("ratio", 0.5))
+
+
+def sale_id(number: int) -> str:
+    return f"00000000-0000-8000-8000-{number:012d}"
+
+
+@pytest.fixture(autouse=True)
+def shop_declarations(declare: Callable[..., None]) -> Callable[..., None]:
+    declare("shops", lambda _: SHOPS)
+    declare("sales", lambda _: SALES)
+    declare("shop_view", lambda _: SHOP_VIEW, folder="views")
+    declare("total_view", lambda _: TOTAL_VIEW, folder="views")
+    return declare
+
+
+class Shop:
+    """A warehouse schema and what is published to it; rows stand in for the marts."""
+
+    def __init__(self, spark: SparkSession, url: str, schema: str = "analytics") -> None:
+        self.spark, self.url, self.schema = spark, url, schema
+        self.warehouse = PostgresWarehouse(url, schema)
+        self.version = 0
+
+    def load(
+        self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool, count: int, **sums: str | None
+    ) -> Load:
+        expected: dict[str, Decimal | int | None] = {"row_count": count}
+        expected |= {f"sum({n})": None if v is None else Decimal(v) for n, v in sums.items()}
+        state = Published(f"table-{name}", self.version)
+        return Load(tables()[name], self.frame(name, rows, whole), whole, state, expected)
+
+    def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> DataFrame:
+        schema = tables()[name].spark_schema()
+        if not whole:
+            schema = T.StructType([*schema, T.StructField("_deleted", T.BooleanType())])
+        return self.spark.createDataFrame(list(rows), schema).coalesce(1)
+
+    def whole(
+        self, shops: Sequence[tuple[Any, ...]] = (NORTH, SOUTH), sales: Sequence[tuple[Any, ...]] = ()
+    ) -> list[Check]:
+        """Publish these rows as the whole of both tables."""
+        self.version += 1
+        amounts = [row[2] for row in sales if row[2] is not None]
+        return self.commit(
+            self.load("shops", shops, True, len(shops)),
+            self.load("sales", sales, True, len(sales), amount=str(sum(amounts)) if amounts else None),
+        )
+
+    def commit(self, *loads: Load) -> list[Check]:
+        with self.warehouse.publishing() as publication:
+            return publication.commit(loads, [views()["shop_view"], views()["total_view"]])
+
+    def query(self, text: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'America/New_York'")
+            cursor.execute(f"SET search_path TO {self.schema}")
+            cursor.execute(text, arguments or None)
+            rows = cursor.fetchall() if cursor.description else []
+        connection.close()
+        return rows
+
+    def content(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Everything in the schema: rows, published versions, constraints, views, and nothing left behind."""
+        relations = self.query(
+            "SELECT relname, relkind, relpersistence FROM pg_class "
+            "WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'v', 'i') ORDER BY 1",
+            self.schema,
+        )
+        there = {name for name, *_ in relations}
+        return {
+            "relations": relations,
+            "constraints": self.query(
+                "SELECT conname, contype, pg_get_constraintdef(oid) FROM pg_constraint "
+                "WHERE connamespace = to_regnamespace(%s) AND contype IN ('p', 'u', 'f') "
+                "AND conname <> '_published_pkey' ORDER BY 1",
+                self.schema,
+            ),
+            **{
+                name: self.query(f"SELECT * FROM {name} ORDER BY 1")
+                for name in ("shops", "sales", "shop_view", "total_view")
+                if name in there
+            },
+            "published": self.query(
+                "SELECT table_name, delta_table_id, delta_version FROM _published ORDER BY 1"
+            )
+            if "_published" in there
+            else [],
+        }
+
+
+@pytest.fixture
+def shop(spark: SparkSession, warehouse_url: str) -> Shop:
+    return Shop(spark, warehouse_url)
+
+
+def changes(shop: Shop) -> list[Load]:
+    """South closes and East opens; one sale is corrected, one is taken back, one comes new."""
+    shop.version += 1
+    return [
+        shop.load("shops", [(*SOUTH, True), (*EAST, False)], False, 2),
+        shop.load(
+            "sales",
+            [
+                (*sale(1, 1, "11.00"), False),
+                (*sale(2, 2, None), True),
+                (*sale(3, 3, "5.25"), False),
+            ],
+            False,
+            2,
+            amount="16.25",
+        ),
+    ]
+
+
+def test_first_publication_makes_what_is_declared(shop: Shop) -> None:
+    checks = shop.whole(sales=[sale(1, 1, "10.50"), sale(2, 2, "0.25")])
+    assert {(c.table, c.name, c.found) for c in checks} == {
+        ("shops", "row_count", "2"),
+        ("shops", "enforced keys", "2"),
+        ("sales", "row_count", "2"),
+        ("sales", "sum(amount)", "10.75"),
+        ("sales", "enforced keys", "2"),
+    }
+    assert all(check.passed for check in checks)
+    assert shop.content()["constraints"] == [
+        ("sales_pkey", "p", "PRIMARY KEY (sale_id)"),
+        ("sales_shop_key_fkey", "f", "FOREIGN KEY (shop_key) REFERENCES shops(shop_key)"),
+        ("shops_name_key", "u", "UNIQUE (name)"),
+        ("shops_pkey", "p", "PRIMARY KEY (shop_key)"),
+    ]
+    # Tables, their indexes and views; nothing else is left behind, and no table may be lost in a crash.
+    assert shop.content()["relations"] == [
+        ("_published", "r", "p"),
+        ("_published_pkey", "i", "p"),
+        ("sales", "r", "p"),
+        ("sales_pkey", "i", "p"),
+        ("shop_view", "v", "p"),
+        ("shops", "r", "p"),
+        ("shops_name_key", "i", "p"),
+        ("shops_pkey", "i", "p"),
+        ("total_view", "v", "p"),
+    ]
+    assert shop.query(
+        "SELECT column_name, data_type, is_nullable, col_description('sales'::regclass, ordinal_position) "
+        "FROM information_schema.columns WHERE table_name = 'sales' ORDER BY ordinal_position"
+    ) == [
+        ("sale_id", "uuid", "NO", "Key of the sale"),
+        ("shop_key", "bigint", "NO", "Where"),
+        ("amount", "numeric", "YES", "How much"),
+        ("note", "character varying", "YES", "Free text"),
+        ("sold_at", "timestamp with time zone", "YES", "When"),
+        ("is_return", "boolean", "YES", "Brought back"),
+        ("ratio", "double precision", "YES", "A number"),
+    ]
+    assert shop.query(
+        "SELECT obj_description('shops'::regclass), obj_description('shop_view'::regclass)"
+    ) == [("Shops. Grain: one row per shop", "Grain: one row per shop with sales.")]
+    assert shop.query("SELECT * FROM shop_view ORDER BY name") == [
+        ("North", Decimal("10.5000")),
+        ("South", Decimal("0.2500")),
+    ]
+
+
+NOTES = [
+    None,
+    "",
+    " ",
+    "NULL",
+    "\\N",
+    "\\.",
+    "a\n\\.\nb",
+    'say "hi", she said',
+    '"',
+    "back\\slash \\t \\n",
+    "comma, semicolon; tab\t.",
+    "line\nbreak\r\nand\rreturn",
+    "don't; DROP TABLE sales; --",
+    "München 東京 Ελλάδα עברית",
+    "👩‍👩‍👧 𝄞 \U0010fffd",
+    "\u0001\u007f\u0085\u2028\ufeff",
+    "e\u0301 is not \u00e9",
+]
+
+
+def test_values_arrive_as_they_are(shop: Shop) -> None:
+    sales = [sale(n, 1, None, note) for n, note in enumerate(NOTES)]
+    # The whole of Unicode except NUL and the surrogates, which are no characters.
+    points = [c for c in range(1, 0x110000) if not 0xD800 <= c <= 0xDFFF]
+    pieces = ["".join(map(chr, points[i : i + 997])) for i in range(0, len(points), 997)]
+    sales += [sale(100 + n, 1, None, piece) for n, piece in enumerate(pieces)]
+    amounts = ["0.0001", "-0.0001", "99999999999999.9999", "-99999999999999.9999", "1.10", "0"]
+    sales += [sale(5000 + n, 1, amount, is_return=True) for n, amount in enumerate(amounts)]
+    times = [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime(2024, 3, 10, 7, 30, 0, 1, tzinfo=UTC),  # New York's lost hour
+        datetime(2024, 11, 3, 6, 30, 0, 123456, tzinfo=UTC),  # and its doubled one
+        datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    ]
+    sales += [sale(6000 + n, 1, None, at=at) for n, at in enumerate(times)]
+    ratios = [0.1, -0.0, 1e300, 5e-324, float("inf"), float("-inf"), 2 / 3]
+    sales += [sale(7000 + n, 1, None, ratio=ratio) for n, ratio in enumerate(ratios)]
+    shop.whole(sales=sales)
+
+    def found(column: str, first: int, count: int) -> list[Any]:
+        rows = shop.query(
+            f"SELECT {column} FROM sales WHERE sale_id BETWEEN %s AND %s ORDER BY sale_id",
+            sale_id(first),
+            sale_id(first + count - 1),
+        )
+        return [value for (value,) in rows]
+
+    assert found("note", 0, len(NOTES)) == NOTES
+    assert found("note", 100, len(pieces)) == pieces
+    assert [str(v) for v in found("amount", 5000, 6)] == [f"{Decimal(a):.4f}" for a in amounts]
+    assert found("is_return", 5000, 1) == [True]
+    assert found("sold_at AT TIME ZONE 'UTC'", 6000, 5) == [at.replace(tzinfo=None) for at in times]
+    assert [repr(v) for v in found("ratio", 7000, 7)] == [repr(r) for r in ratios]
+
+
+def test_nul_is_refused_by_name_and_nothing_is_left_behind(shop: Shop) -> None:
+    with pytest.raises(UserAnalyticsError, match=r"sales: column note: PostgreSQL cannot store .* NUL"):
+        shop.whole(sales=[sale(1, 1, "1", "fine"), sale(2, 1, "1", "a\0b")])
+    assert shop.content()["relations"] == [("_published", "r", "p"), ("_published_pkey", "i", "p")]
+
+
+def test_changes_are_merged(shop: Shop) -> None:
+    shop.whole(sales=[sale(1, 1, "10.50"), sale(2, 2, "0.25")])
+    before = shop.query("SELECT 'shops'::regclass::oid, 'sales'::regclass::oid, 'shop_view'::regclass::oid")
+    untouched = shop.query("SELECT xmin::text FROM shops WHERE name = 'North'")
+    assert all(check.passed for check in shop.commit(*changes(shop)))
+    assert shop.query("SELECT shop_key, name FROM shops ORDER BY 1") == [NORTH, EAST]
+    assert shop.query("SELECT sale_id::text, amount FROM sales ORDER BY 1") == [
+        (sale_id(1), Decimal("11.0000")),
+        (sale_id(3), Decimal("5.2500")),
+    ]
+    assert shop.query("SELECT amount FROM total_view") == [(Decimal("16.2500"),)]
+    assert shop.query("SELECT table_name, delta_version FROM _published ORDER BY 1") == [
+        ("sales", 2),
+        ("shops", 2),
+    ]
+    # The same tables, and a row that did not change was not written.
+    assert (
+        shop.query("SELECT 'shops'::regclass::oid, 'sales'::regclass::oid, 'shop_view'::regclass::oid")
+        == before
+    )
+    assert shop.query("SELECT xmin::text FROM shops WHERE name = 'North'") == untouched
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_failing_check_rolls_everything_back(shop: Shop, whole: bool) -> None:
+    shop.whole(sales=[sale(1, 1, "10.50")])
+    before = shop.content()
+    seen_meanwhile: list[Any] = []
+    shop.version += 1
+    new, flag = [sale(1, 1, "10.50"), sale(2, 2, "0.25")], () if whole else (False,)
+    loads = [
+        shop.load("shops", [(*row, *flag) for row in (NORTH, SOUTH, EAST)], whole, 3),
+        shop.load("sales", [(*row, *flag) for row in new], whole, 2, amount="10.76"),
+    ]
+
+    def look(publication: Any, cursor: Any, load: Load, original: Any = _checks) -> Any:
+        # A reader that asks just before the end, and does not want to wait for locks on what is being swapped.
+        if not whole:
+            seen_meanwhile.append(shop.query("SELECT count(*) FROM sales"))
+        return original(publication, cursor, load)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_module.PostgresPublication, "_checks", look)
+        with pytest.raises(CheckFailed, match=r"sales: sum\(amount\) is 10.75, the mart has 10.76"):
+            shop.commit(*loads)
+    assert shop.content() == before
+    assert set(map(str, seen_meanwhile)) <= {"[(1,)]"}
+
+
+_checks = postgres_module.PostgresPublication._checks
+
+
+def test_rows_that_break_a_key_are_refused_in_one_line(shop: Shop) -> None:
+    shop.whole(sales=[sale(1, 1, "10.50")])
+    before = shop.content()
+    with pytest.raises(
+        UserAnalyticsError, match=r"publish: PostgreSQL: .*foreign key.*shop_key\)=\(9\)"
+    ) as caught:
+        shop.whole(sales=[sale(1, 9, "10.50")])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserAnalyticsError, match=r"could not create unique index.*\(North\) is duplicated"):
+        shop.whole(shops=[NORTH, (2, "North")])
+    assert shop.content() == before
+
+
+# -- crashes -----------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Fuse:
+    """Ends the process after the n-th thing that the server did for it, be it a commit."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def after(self, what: Callable[[], None]) -> None:
+        what()
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+def fused_connect(fuse: Fuse) -> Callable[..., Any]:
+    class Cursor(psycopg2.extensions.cursor):
+        def execute(self, *arguments: Any) -> None:
+            fuse.after(lambda: super(Cursor, self).execute(*arguments))
+
+    class Connection(psycopg2.extensions.connection):
+        def commit(self) -> None:
+            fuse.after(super().commit)
+
+        def rollback(self) -> None:
+            # A process that was killed does not roll back: the server does when the connection ends.
+            if fuse.left <= 0:
+                raise psycopg2.InterfaceError("killed")
+            super().rollback()
+
+    def connect(*arguments: Any, **options: Any) -> Any:
+        return psycopg2.connect(*arguments, **options, connection_factory=Connection, cursor_factory=Cursor)
+
+    return connect
+
+
+class FusedModule:
+    """psycopg2 as the warehouse sees it, with another `connect`."""
+
+    def __init__(self, connect: Callable[..., Any]) -> None:
+        self.connect = connect
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(psycopg2, name)
+
+
+@pytest.fixture
+def copy_without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows as Arrow tables, copied by this process: a crash test publishes some hundred times."""
+
+    def copy(load: Load, url: str, target: str) -> int:
+        rows: Any = load.rows
+        names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
+        task = postgres_module._copy_task(url, target)
+        results = [r for batch in task(rows.select(names).to_batches()) for r in batch.to_pylist()]
+        assert not results[0]["error"], results
+        return int(results[0]["copied"])
+
+    def frame(self: Shop, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> Any:
+        columns = [*tables()[name].column_names, *(() if whole else ("_deleted",))]
+        return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows])
+
+    monkeypatch.setattr(postgres_module, "_copy", copy)
+    monkeypatch.setattr(Shop, "frame", frame)
+
+
+def first(shop: Shop) -> None:
+    shop.whole(sales=[sale(1, 1, "10.50"), sale(2, 2, "0.25")])
+
+
+def second(shop: Shop) -> None:
+    shop.version = 1
+    shop.commit(*changes(shop))
+
+
+def anew(shop: Shop) -> None:
+    shop.version = 1
+    shop.whole(shops=[NORTH, EAST], sales=[sale(4, 3, "1.00"), sale(5, 3, "2.00")])
+
+
+@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.parametrize("publication", [first, second, anew])
+def test_killed_after_any_statement_and_run_again(
+    spark: SparkSession, warehouse_url: str, publication: Callable[[Shop], None]
+) -> None:
+    def prepared(schema: str) -> Shop:
+        shop = Shop(spark, warehouse_url, schema)
+        if publication is not first:
+            first(shop)
+        return shop
+
+    def content(shop: Shop) -> str:
+        return str(shop.content()).replace(shop.schema, "schema")
+
+    clean = prepared("clean")
+    before, statements = content(clean), 0
+    publication(clean)
+    wanted = content(clean)
+    for number in range(1, 1000):
+        shop = prepared(f"killed_{number}")
+        fuse = Fuse(number)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(postgres_module, "psycopg2", FusedModule(fused_connect(fuse)))
+            try:
+                publication(shop)
+            except Killed:
+                statements += 1
+            else:
+                break
+        # What readers see is the state before or the state after.
+        rows = {name: shop.content().get(name) for name in ("shops", "sales", "total_view", "published")}
+        assert any(all(f"'{n}': {r}" in state for n, r in rows.items() if r) for state in (before, wanted))
+        shop.version = 0
+        publication(shop)
+        assert content(shop) == wanted, f"killed after statement {number}"
+        shop.query(f"DROP SCHEMA {shop.schema} CASCADE")
+    assert statements > 40
+
+
+@pytest.mark.usefixtures("copy_without_spark")
+def test_a_connection_that_breaks_ends_in_one_line(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    first(shop)
+    before = shop.content()
+
+    def break_connection(publication: Any, *_: Any) -> None:
+        shop.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'user-analytics' "
+            "AND pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_module.PostgresPublication, "_create_views", break_connection)
+        with pytest.raises(
+            UserAnalyticsError, match=r"PostgreSQL: (terminating|server closed the) connection"
+        ) as caught:
+            second(shop)
+    assert "\n" not in str(caught.value)
+    assert {k: v for k, v in shop.content().items() if k != "relations"} == {
+        k: v for k, v in before.items() if k != "relations"
+    }
+    second(shop)
+    assert shop.query("SELECT amount FROM total_view") == [(Decimal("16.2500"),)]
+
+
+@pytest.mark.usefixtures("copy_without_spark")
+def test_a_second_publisher_waits_for_the_first(shop: Shop) -> None:
+    first(shop)
+    entered: list[str] = []
+
+    def publish_too() -> None:
+        with shop.warehouse.publishing() as publication:
+            entered.append(f"second sees version {publication.published['sales'].version}")
+
+    with shop.warehouse.publishing() as publication:
+        other = threading.Thread(target=publish_too)
+        other.start()
+        deadline = time.monotonic() + 20
+        while not shop.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+            assert time.monotonic() < deadline, "the second publisher did not wait"
+            time.sleep(0.05)
+        shop.version = 1
+        entered.append("first publishes version 2")
+        publication.commit(changes(shop), [])
+    other.join(20)
+    assert entered == ["first publishes version 2", "second sees version 2"]
+
+
+# -- views, grants, columns --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dashboard(shop: Shop) -> Iterator[str]:
+    """A role for dashboards that may read the two views and nothing else."""
+    role = f"dashboard_{shop.url.rsplit('_', 1)[1]}"
+    first(shop)
+    shop.query(f"CREATE ROLE {role}")
+    shop.query(f"GRANT USAGE ON SCHEMA analytics TO {role}")
+    shop.query(f"GRANT SELECT ON shop_view, total_view TO {role}")
+    yield role
+    shop.query(f"DROP OWNED BY {role}")
+    shop.query(f"DROP ROLE {role}")
+
+
+def may_read(shop: Shop, role: str) -> list[str]:
+    rows = shop.query(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'analytics'::regnamespace AND relkind IN ('r', 'v') "
+        "AND has_table_privilege(%s, oid, 'SELECT') ORDER BY 1",
+        role,
+    )
+    return [name for (name,) in rows]
+
+
+@pytest.mark.usefixtures("copy_without_spark")
+def test_grants_survive_every_kind_of_publication(
+    shop: Shop, dashboard: str, shop_declarations: Callable[..., None]
+) -> None:
+    assert may_read(shop, dashboard) == ["shop_view", "total_view"]
+    second(shop)
+    assert may_read(shop, dashboard) == ["shop_view", "total_view"]
+    anew(shop)
+    assert may_read(shop, dashboard) == ["shop_view", "total_view"]
+    # A view with other columns cannot be replaced: it, and the one on top of it, are made anew.
+    shop_declarations("shop_view", lambda text: text.replace("AS name,", "AS shop_name,"), folder="views")
+    shop.commit(shop.load("shops", [(*NORTH, False)], False, 2))
+    assert shop.warehouse.query("shop_view", 1)[0] == ["shop_name", "amount"]
+    assert may_read(shop, dashboard) == ["shop_view", "total_view"]
+    # A grant on a table holds when the table is swapped.
+    shop.query(f"GRANT SELECT ON shops TO {dashboard}")
+    anew(shop)
+    assert may_read(shop, dashboard) == ["shop_view", "shops", "total_view"]
+    assert shop.query(f"SET ROLE {dashboard}; SELECT count(*) FROM total_view") == [(1,)]
+
+
+@pytest.mark.usefixtures("copy_without_spark")
+def test_a_view_may_hold_percent_signs(shop: Shop, shop_declarations: Callable[..., None]) -> None:
+    shop_declarations(
+        "total_view", lambda _: "SELECT SUM(amount) % 4 AS amount FROM shop_view\n", folder="views"
+    )
+    first(shop)
+    assert shop.query("SELECT amount FROM total_view") == [(Decimal("2.7500"),)]
+
+
+@pytest.mark.usefixtures("copy_without_spark")
+def test_a_new_column_is_added_in_place(shop: Shop, shop_declarations: Callable[..., None]) -> None:
+    first(shop)
+    oid = shop.query("SELECT 'shops'::regclass::oid")
+    shop_declarations(
+        "shops",
+        lambda text: text.replace("  PRIMARY KEY", "  city VARCHAR(50) COMMENT 'Place',\n  PRIMARY KEY"),
+    )
+    shop.version = 2
+    shop.commit(shop.load("shops", [(3, "East", "Lyon", False)], False, 3))
+    assert shop.query("SELECT * FROM shops ORDER BY 1") == [(*NORTH, None), (*SOUTH, None), (*EAST, "Lyon")]
+    assert shop.query("SELECT col_description('shops'::regclass, 3)") == [("Place",)]
+    assert shop.query("SELECT 'shops'::regclass::oid") == oid
+
+
+@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "name VARCHAR(100)",
+            "name VARCHAR(50)",
+            r"name is character varying\(100\) NOT NULL, declared as .*\(50\)",
+        ),
+        ("  PRIMARY", "  city VARCHAR(50) NOT NULL,\n  PRIMARY", "city is missing, declared as .* NOT NULL"),
+        ("name", "title", "title is missing, .*; column name is character .*, declared as nothing"),
+    ],
+)
+def test_any_other_difference_stops_with_what_to_do(
+    shop: Shop, shop_declarations: Callable[..., None], old: str, new: str, message: str
+) -> None:
+    first(shop)
+    before = shop.content()
+    shop_declarations("shops", lambda text: text.replace(old, new))
+    row = (3, "East", "Lyon") if "city" in new else (3, "East")
+    shop.version = 2
+    with pytest.raises(
+        UserAnalyticsError, match=f"publish shops: column {message}.*delete its row in analytics"
+    ):
+        shop.commit(shop.load("shops", [(*row, False)], False, 3))
+    assert shop.content() == before
+    # What the message says to do works; the views, which still want the old name, are another matter.
+    if "title" not in new:
+        rows = [(*r, "Lyon") if "city" in new else r for r in (NORTH, SOUTH, EAST)]
+        shop.commit(shop.load("shops", rows, True, 3))
+        assert shop.query("SELECT count(*) FROM shops") == [(3,)]
+
+
+def test_a_publisher_needs_no_right_to_make_schemas(spark: SparkSession, warehouse_url: str) -> None:
+    owner = Shop(spark, warehouse_url, "public")
+    role = f"publisher_{warehouse_url.rsplit('_', 1)[1]}"
+    owner.query(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    owner.query(f"CREATE SCHEMA analytics AUTHORIZATION {role}")
+    host = warehouse_url.split("@")[1]
+    try:
+        publisher = Shop(spark, f"postgresql://{role}:secret@{host}")
+        publisher.whole(sales=[sale(1, 1, "10.50")])
+        assert publisher.query("SELECT count(*) FROM sales") == [(1,)]
+        # Elsewhere the same role has no rights: one line says so.
+        with pytest.raises(UserAnalyticsError, match="publish: PostgreSQL: permission denied for database"):
+            Shop(spark, publisher.url, "other").whole()
+    finally:
+        owner.query(f"DROP OWNED BY {role}")
+        owner.query(f"DROP ROLE {role}")

@@ -1,0 +1,126 @@
+"""A small lake for a test of the marts: staged records written as text, marts built on them, rows as plain Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.context import RunContext
+from jobs.feeds.declaration import Feed
+from jobs.feeds.logs import LOGS
+from jobs.lake.marts import declared, mart_table
+from jobs.lake.objects import LocalStore
+from jobs.lake.staging import SAME_KEY, staging_table
+from jobs.lake.tables import LakeTable
+from jobs.settings import Settings
+from jobs.transforms.duplicates import with_record_key
+
+STAR = ("dim_users", "dim_actions", "dim_devices", "dim_locations", "fact_user_actions")
+
+
+class Lake:
+    """A local lake under a folder, and jobs on it in the tests' Spark session."""
+
+    def __init__(
+        self, spark: SparkSession, folder: Path | str, warehouse_url: str = "embedded:unused"
+    ) -> None:
+        self.spark = spark
+        self.folder = Path(folder)
+        self.settings = Settings(lake_uri=str(folder), warehouse_url=warehouse_url)
+
+    def run(self, command: str = "test") -> RunContext:
+        """A run of its own, as `open_run` would give it."""
+        store = LocalStore(self.folder)
+        return RunContext(self.spark, self.settings, store, run_id=os.urandom(16).hex(), command=command)
+
+    def stage_logs(self, file: int, *lines: str) -> None:
+        """Make lines `user | timestamp | action | device | location` the staged records of a file; `-` is null."""
+        self.stage(LOGS, file, *lines)
+
+    def stage(self, feed: Feed, file: int, *lines: str) -> None:
+        """Make lines with the feed's columns in order, as text, the staged records of a file."""
+        records = [[None if (v := part.strip()) == "-" else v for part in line.split("|")] for line in lines]
+        texts = self.spark.createDataFrame(records, ", ".join(f"{name} string" for name in feed.columns))
+        typed = texts.select(
+            *(F.col(field.name).cast(field.type) for field in feed.fields),
+            F.lit(None).cast("string").alias("_extra"),
+            F.lit(file).cast("long").alias("_file_id"),
+            F.current_timestamp().alias("_delivered_at"),
+        )
+        self._replace_file(feed, file, with_record_key(feed, typed))
+
+    def _replace_file(self, feed: Feed, file: int, rows: DataFrame) -> None:
+        table = self.staged(feed).ensure()
+        if table.read().where(F.col("_file_id") == file).isEmpty():
+            table.append(rows)
+        else:
+            (
+                table.merge(rows, SAME_KEY)
+                .whenMatchedUpdateAll()
+                .whenNotMatchedInsertAll()
+                .whenNotMatchedBySourceDelete(F.col("t._file_id") == file)
+                .execute()
+            )
+
+    def staged(self, feed: Feed = LOGS) -> LakeTable:
+        return staging_table(self.spark, self.settings, feed)
+
+    def mart(self, name: str) -> LakeTable:
+        return mart_table(self.spark, self.settings, declared(name))
+
+    def rows(self, name: str) -> list[tuple[object, ...]]:
+        """The rows of a mart, in order."""
+        return sorted((tuple(row) for row in self.mart(name).read().collect()), key=repr)
+
+    def star(self) -> dict[str, list[tuple[object, ...]]]:
+        """All rows of the star schema."""
+        return {name: self.rows(name) for name in STAR}
+
+    def values(self, name: str, column: str) -> list[object]:
+        """A column of a mart, in order."""
+        return sorted(row[column] for row in self.mart(name).read().select(column).collect())
+
+    def versions(self) -> dict[str, int]:
+        """The Delta version of every mart of the star schema."""
+        return {name: self.mart(name).version() for name in STAR}
+
+    def actions(self) -> list[str]:
+        """The facts in words, as `stage_logs` takes them."""
+        names = {
+            table: dict(self.mart(table).read().collect())
+            for table in ("dim_users", "dim_actions", "dim_devices", "dim_locations")
+        }
+        return sorted(
+            " | ".join(
+                (
+                    names["dim_users"][row.user_key],
+                    str(row.timestamp),
+                    names["dim_actions"][row.action_key],
+                    names["dim_devices"][row.device_key] if row.device_key is not None else "-",
+                    names["dim_locations"][row.location_key] if row.location_key is not None else "-",
+                )
+            )
+            for row in self.mart("fact_user_actions")
+            .read()
+            .withColumn("timestamp", F.date_format("timestamp", "yyyy-MM-dd HH:mm:ss"))
+            .collect()
+        )
+
+    def changed(self, name: str, since: int) -> list[bool]:
+        """For every row of a mart that changed since a version: whether it was deleted."""
+        table = self.mart(name)
+        rows, only_inserts = table.changes(since, table.version(), declared(name).primary_key)
+        return [False] * rows.count() if only_inserts else sorted(row._deleted for row in rows.collect())
+
+
+def vacuum(spark: SparkSession, uri: str) -> None:
+    """Remove every file that the table's newest version does not need."""
+    check = "spark.databricks.delta.retentionDurationCheck.enabled"
+    spark.conf.set(check, "false")
+    try:
+        spark.sql(f"VACUUM delta.`{uri}` RETAIN 0 HOURS")
+    finally:
+        spark.conf.unset(check)
