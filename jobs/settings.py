@@ -85,7 +85,7 @@ def without_password(url: str) -> str:
 def _lake_uri(value: str) -> str:
     scheme = urlsplit(value).scheme if "://" in value else ""
     if not scheme:
-        return str(Path(value).absolute()).rstrip("/")
+        return _folder(value)
     if scheme == "s3":
         value, scheme = "s3a" + value.removeprefix("s3"), "s3a"
     if scheme not in LAKE_SCHEMES:
@@ -93,10 +93,15 @@ def _lake_uri(value: str) -> str:
             f"LAKE_URI={value!r}: the scheme {scheme!r} is not known; use s3a://bucket[/prefix] or a local folder"
         )
     if scheme == "file":
-        return str(Path(urlsplit(value).path).absolute()).rstrip("/")
+        return _folder(urlsplit(value).path)
     if not urlsplit(value).netloc:
         raise ConfigurationError(f"LAKE_URI={value!r}: the bucket is missing; write s3a://bucket[/prefix]")
     return value.rstrip("/")
+
+
+def _folder(path: str) -> str:
+    # Spark names files with `..` resolved; their addresses must begin with this one.
+    return os.path.abspath(path).rstrip("/")  # noqa: PTH100 - Path.absolute leaves `..`, resolve follows links
 
 
 def _warehouse_url(value: str) -> str:

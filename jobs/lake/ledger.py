@@ -21,6 +21,9 @@ STAGED, REFUSED = "staged", "refused"
 class LedgerEntry:
     """One reading of one version of a raw file. records_read = accepted + duplicates + rejected.
 
+    When another file brings a better record of the same key, the row becomes that file's, and the file that had it
+    gets a new entry in which the record counts as a duplicate.
+
     batch: numbers the readings of a feed; the entry of a path with the highest one is the path's state.
     status: `staged`, or `refused` with the error that stopped the file as a whole.
     """
@@ -67,14 +70,17 @@ class Ledger:
             comment="Readings of raw files. Grain: one row per feed, path and batch.",
         )
 
+    def history(self, feed: str) -> list[LedgerEntry]:
+        """All entries of a feed, oldest first."""
+        if not self.table.exists():
+            return []
+        rows = self.table.read().where(F.col("feed") == feed).collect()
+        # One entry per file and reading: few enough for the driver, and cheaper there than a sort in Spark.
+        return sorted((LedgerEntry(**row.asDict()) for row in rows), key=lambda entry: entry.batch)
+
     def current(self, feed: str) -> dict[str, LedgerEntry]:
         """The last entry of every path of a feed, by path."""
-        if not self.table.exists():
-            return {}
-        rows = self.table.read().where(F.col("feed") == feed).collect()
-        entries = [LedgerEntry(**row.asDict()) for row in rows]
-        # One entry per file and reading: few enough for the driver, and cheaper there than a sort in Spark.
-        return {entry.path: entry for entry in sorted(entries, key=lambda entry: entry.batch)}
+        return by_path(self.history(feed))
 
     def write(self, entries: Iterable[LedgerEntry]) -> None:
         """Append entries in one commit."""
@@ -83,19 +89,25 @@ class Ledger:
             self.table.ensure().append(self.spark.createDataFrame(rows, SCHEMA).coalesce(1))
 
 
-def files_to_read(listed: Sequence[RawFile], current: dict[str, LedgerEntry]) -> list[RawFile]:
-    """The files whose present version was not staged, in order of path.
+def by_path(history: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
+    """The last entry of every path. history: oldest first."""
+    return {entry.path: entry for entry in history}
 
-    When a version replaces one that was staged, records of the old one may leave staging that another file delivered
-    too, as duplicates; files with duplicates are therefore read again beside it.
+
+def files_to_read(listed: Sequence[RawFile], history: Sequence[LedgerEntry]) -> list[RawFile]:
+    """The files whose present version was not staged, in order of path. history: the feed's entries, oldest first.
+
+    When a version replaces one that was staged, however long ago, records of the old one may leave staging that
+    another file delivered too, as duplicates; files with duplicates are therefore read again beside it.
     """
+    current = by_path(history)
+    once_staged = {entry.path for entry in history if entry.status == STAGED}
 
     def staged(file: RawFile) -> bool:
         entry = current.get(file.path)
         return entry is not None and entry.status == STAGED and entry.version == file.version
 
     new = [file for file in listed if not staged(file)]
-    replaces = any(current[f.path].status == STAGED for f in new if f.path in current)
-    if not replaces:
+    if not any(file.path in once_staged for file in new):
         return new
     return [f for f in listed if not staged(f) or current[f.path].duplicates > 0]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import sha256
+from urllib.parse import unquote
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -26,6 +27,7 @@ from jobs.errors import FileRefused
 from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
 from jobs.lake.objects import ObjectStore, RawFile
+from jobs.transforms.json_records import json_records, only_value
 
 PEEK_BYTES = 64 * 1024
 # An array is split in memory by the one task that reads it; JSON lines have no such limit.
@@ -103,7 +105,8 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     except UnicodeDecodeError:
         text = head.decode("latin-1")
     lines = (line for line in io.StringIO(text, newline=""))
-    row = next((r for r in csv.reader(lines) if any(cell.strip() for cell in r)), [])
+    # Spark, too, passes over empty lines, but takes a line of blanks or commas for the header.
+    row = next((r for r in csv.reader(lines) if r), [])
     header = tuple(cell.strip() for cell in row)
     repeated = sorted({name for name in header if [h.lower() for h in header].count(name.lower()) > 1})
     if repeated:
@@ -158,15 +161,20 @@ def read(
     return reduce(DataFrame.unionByName, frames)
 
 
-def broken_arrays(spark: SparkSession, lake_uri: str, files: Sequence[InspectedFile]) -> list[InspectedFile]:
-    """Those JSON array files that are not one complete array, e.g. cut off at the end."""
-    arrays = [file for file in files if file.layout == "json_array"]
+def broken_arrays(spark: SparkSession, lake_uri: str, files: Sequence[InspectedFile]) -> dict[RawFile, str]:
+    """Why a JSON array file cannot be taken apart, for those that cannot: cut off at the end, or of other bytes."""
+    arrays = {file.file.path: file.file for file in files if file.layout == "json_array"}
     if not arrays:
-        return []
-    whole = spark.read.text(_paths(lake_uri, arrays), wholetext=True)
-    broken = whole.where(_elements().isNull()).select(F.col("_metadata.file_path").alias("_address"))
-    paths = {row.path for row in broken.select(_path_in_lake(lake_uri).alias("path")).collect()}
-    return [file for file in arrays if file.file.path in paths]
+        return {}
+    problem = F.when(~F.is_valid_utf8("value"), "holds bytes that are not UTF-8").when(
+        _elements().isNull(), "not one complete JSON array (cut off, or followed by something else?)"
+    )
+    whole = spark.read.text(_paths(lake_uri, [f for f in files if f.layout == "json_array"]), wholetext=True)
+    broken = whole.select(problem.alias("problem"), F.col("_metadata.file_path").alias("_address"))
+    rows = (
+        broken.where("problem IS NOT NULL").select(_path_in_lake(lake_uri).alias("path"), "problem").collect()
+    )
+    return {arrays[row.path]: f"{row.path}: {row.problem}" for row in rows}
 
 
 def _paths(lake_uri: str, files: Sequence[InspectedFile]) -> list[str]:
@@ -180,11 +188,18 @@ def _escaped(character: re.Match[str]) -> str:
 def _with_file(
     spark: SparkSession, lake_uri: str, frame: DataFrame, files: Sequence[InspectedFile]
 ) -> DataFrame:
-    rows = [(file.file.path, file.file_id, file.file.modified_at) for file in files]
-    known = spark.createDataFrame(rows, "_path string, _file_id bigint, _delivered_at timestamp")
-    return (
-        frame.withColumn("_path", _path_in_lake(lake_uri)).join(F.broadcast(known), "_path").drop("_address")
-    )
+    by_path = {file.file.path: file for file in files}
+    rows = []
+    for address in frame.inputFiles():
+        file = by_path[unquote(address).rpartition(f"{lake_uri}/")[2]]
+        # Hadoop writes a local address with one slash or with three.
+        for spelling in {address, address.replace("file:///", "file:/")}:
+            rows.append((spelling, file.file_id, file.file.modified_at))
+    known = spark.createDataFrame(rows, "_address string, _file_id bigint, _delivered_at timestamp")
+    placed = frame.join(F.broadcast(known), "_address", "left")
+    # Were an address ever spelt in a way that is not foreseen, the job must stop rather than lose the records.
+    lost = F.raise_error(F.concat(F.lit("a record of no file: "), "_address"))
+    return placed.withColumn("_file_id", F.coalesce("_file_id", lost.cast("bigint"))).drop("_address")
 
 
 def _path_in_lake(lake_uri: str) -> Column:
@@ -196,72 +211,23 @@ def _path_in_lake(lake_uri: str) -> Column:
 
 
 def _elements() -> Column:
-    # Asked for text, Spark gives each element of the array as it stands in the file.
-    return F.from_json("value", T.ArrayType(T.StringType()))
+    """The elements of the array in `value`, each as it stands in the file; null when that is not one whole array."""
+    array = F.when(F.startswith("value", F.lit("\ufeff")), F.substring("value", 2, 2**31 - 1)).otherwise(
+        F.col("value")
+    )
+    return F.transform(only_value(array, T.ArrayType(T.StringType())), lambda e: F.coalesce(e, F.lit("null")))
 
 
 def _json_lines(spark: SparkSession, paths: list[str], names: SourceNames, _: tuple[str, ...]) -> DataFrame:
     lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("_address"))
-    return _json_records(lines.where(F.btrim("value", F.lit(" \t\r")) != ""), names)
+    return json_records(lines.where(F.btrim("value", F.lit(" \t\r")) != ""), names)
 
 
 def _json_array(spark: SparkSession, paths: list[str], names: SourceNames, _: tuple[str, ...]) -> DataFrame:
     whole = spark.read.text(paths, wholetext=True).select(
         F.explode(_elements()).alias("value"), F.col("_metadata.file_path").alias("_address")
     )
-    return _json_records(whole, names)
-
-
-def _json_records(records: DataFrame, names: SourceNames) -> DataFrame:
-    """`value`, the text of one JSON object → fields. Objects are taken apart level by level, as texts by name."""
-    parents = sorted({s.rpartition(".")[0] for sources in names.values() for s in sources if "." in s})
-    levels = sorted({".".join(p.split(".")[: i + 1]) for p in parents for i in range(p.count(".") + 1)})
-    # In brackets, what follows the object makes the text malformed; alone, it would be passed over in silence.
-    bracketed = F.from_json(
-        F.concat(F.lit("["), "value", F.lit("]")), T.ArrayType(T.MapType(T.StringType(), T.StringType()))
-    )
-    frame = records.withColumn("_top", F.when(F.size(bracketed) == 1, bracketed[0]))
-    for level in levels:
-        frame = frame.withColumn(
-            f"_{level.replace('.', '_')}_", F.from_json(_json_value(level), "map<string,string>")
-        )
-    fields = [F.coalesce(*(_json_value(s) for s in sources)).alias(field) for field, sources in names.items()]
-    known = {s for sources in names.values() for s in sources}
-    unknown = [
-        _unknown_entries("", known, levels),
-        *(_unknown_entries(level, known, levels) for level in levels),
-    ]
-    extra = F.map_concat(
-        *(F.coalesce(entries, F.create_map().cast("map<string,string>")) for entries in unknown)
-    )
-    return frame.select(
-        *fields,
-        F.when(F.size(extra) > 0, F.to_json(extra)).alias("_extra"),
-        F.make_valid_utf8("value").alias("_record"),
-        F.when(~F.is_valid_utf8("value"), "invalid_utf8")
-        .when(F.col("_top").isNull(), "malformed_json")
-        .alias("_problem"),
-        "_address",
-    )
-
-
-def _json_value(dotted: str) -> Column:
-    level, _, name = dotted.rpartition(".")
-    return F.col(_level_column(level))[name]
-
-
-def _level_column(level: str) -> str:
-    return f"_{level.replace('.', '_')}_" if level else "_top"
-
-
-def _unknown_entries(level: str, known: set[str], levels: list[str]) -> Column:
-    prefix = f"{level}." if level else ""
-    here = {name.removeprefix(prefix) for name in known | set(levels) if name.startswith(prefix)}
-    expected = [name for name in here if "." not in name]
-    entries = F.map_filter(F.col(_level_column(level)), lambda name, _: ~name.isin(expected))
-    if not level:
-        return entries
-    return F.transform_keys(entries, lambda name, _: F.concat(F.lit(prefix), name))
+    return json_records(whole, names)
 
 
 def _csv(spark: SparkSession, paths: list[str], names: SourceNames, header: tuple[str, ...]) -> DataFrame:
@@ -306,6 +272,16 @@ def _csv(spark: SparkSession, paths: list[str], names: SourceNames, header: tupl
         F.coalesce(F.make_valid_utf8("_corrupt"), as_json).alias("_record"),
         F.when(F.col("_corrupt").isNotNull(), "wrong_number_of_columns")
         .when(~valid, "invalid_utf8")
+        .when(reduce(lambda a, b: a | b, map(_swallowed_lines, cells)), "unclosed_quote")
         .alias("_problem"),
         "_address",
+    )
+
+
+def _swallowed_lines(cell: str) -> Column:
+    """Whether a quote was opened and not closed before the next value's: Spark leaves such a quote in its place."""
+    value = F.col(cell)
+    quotes = F.length(value) - F.length(F.replace(value, F.lit('"')))
+    return F.coalesce(
+        F.startswith(value, F.lit('"')) & F.contains(value, F.lit("\n")) & (quotes % 2 == 1), F.lit(False)
     )

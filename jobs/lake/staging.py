@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 
 from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
@@ -20,7 +22,7 @@ from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources
 from jobs.lake import raw
-from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, files_to_read
+from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
@@ -100,8 +102,9 @@ def stage(
     """
     names = names or declared_sources(feed)
     ledger = Ledger(run.spark, run.settings)
-    current = ledger.current(feed.name)
-    todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), current)
+    history = ledger.history(feed.name)
+    current = by_path(history)
+    todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), history)
     if not todo:
         log.info("stage %s: nothing new", feed.name)
         return StageResult(feed.name, ())
@@ -116,14 +119,19 @@ def stage(
             try:
                 _require_share(feed, counts.values(), max_rejected_share)
                 _write_quarantine(run, feed, records, files, counts)
-                accepted = _write_accepted(run, feed, records, files)
+                accepted = _write_accepted(run, feed, records, files, current.values())
             finally:
                 records.unpersist()
 
-    entries = _entries(
-        run, feed, 1 + max((e.batch for e in current.values()), default=0), counts, accepted, files, refused
+    batch = 1 + max((entry.batch for entry in history), default=0)
+    entries = _entries(run, feed, batch, counts, accepted, files, refused)
+    read = {entry.path for entry in entries}
+    ledger.write(
+        [
+            *(entry for entry in entries if not _refused_before(entry, current)),
+            *_recounted(run, batch, accepted, (e for path, e in current.items() if path not in read)),
+        ]
     )
-    ledger.write(entry for entry in entries if not _refused_before(entry, current))
     result = StageResult(feed.name, entries)
     run.refused = run.refused or bool(result.refused)
     _report(result, counts)
@@ -139,10 +147,8 @@ def _inspect(
             readable.append(raw.inspect(run.store, feed, names, file))
         except FileRefused as error:
             refused[file] = str(error)
-    for broken in raw.broken_arrays(run.spark, run.settings.lake_uri, readable):
-        readable.remove(broken)
-        refused[broken.file] = f"{broken.file.path}: not one complete JSON array (cut off?)"
-    return readable
+    refused.update(raw.broken_arrays(run.spark, run.settings.lake_uri, readable))
+    return [file for file in readable if file.file not in refused]
 
 
 def _records(
@@ -255,9 +261,16 @@ def _write_quarantine(
 
 
 def _write_accepted(
-    run: RunContext, feed: Feed, records: DataFrame, files: Sequence[InspectedFile]
+    run: RunContext,
+    feed: Feed,
+    records: DataFrame,
+    files: Sequence[InspectedFile],
+    known: Iterable[LedgerEntry],
 ) -> dict[int, int]:
-    """Bring the accepted records into staging in one commit. Gives how many of each file were accepted."""
+    """Bring the accepted records into staging in one commit.
+
+    Gives the number of rows of every file of the batch, and of every known file where rows may have changed hands.
+    """
     target = staging_table(run.spark, run.settings, feed).ensure()
     ids = [file.file_id for file in files]
     valid = records.where("_reasons = ''").drop("_reasons", "_record")
@@ -277,11 +290,13 @@ def _write_accepted(
             return _per_file(kept, F.count("*"))
 
         matched = _matched(feed, kept, there.where(~ours)).persist(StorageLevel.DISK_ONLY)
-        lost = _per_file(matched, F.count_if(~F.col("_better")))
-        accepted = {file: n - lost.get(file, 0) for file, n in _per_file(kept, F.count("*")).items()}
         if has_ours or not matched.where("_better").isEmpty():
             _merge(feed, target, kept, ids, has_ours)
-        elif any(accepted.values()):
+            none = dict.fromkeys((entry.file_id for entry in known), 0)
+            return none | _per_file(target.read(), F.count("*"))
+        lost = _per_file(matched, F.count("*"))
+        accepted = {file: n - lost.get(file, 0) for file, n in _per_file(kept, F.count("*")).items()}
+        if any(accepted.values()):
             target.append(kept.join(matched.select(*KEY), list(KEY), "left_anti"))
         return accepted
     finally:
@@ -298,12 +313,14 @@ def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:
         if field.name in feed.key and isinstance(field.type, T.TimestampType)
     ]
     if times:
-        # Files of the table that hold other times only need not be opened.
+        # Files of the table that hold other times only need not be opened. Microseconds, not Python's datetime, which
+        # would read them in this machine's time zone.
         bounds = kept.agg(
-            *(f(name).alias(f"{f.__name__}_{name}") for name in times for f in (F.min, F.max))
+            *(f(F.unix_micros(name)).alias(f"{f.__name__}_{name}") for name in times for f in (F.min, F.max))
         ).collect()[0]
         for name in times:
-            there = there.where(F.col(name).between(bounds[f"min_{name}"], bounds[f"max_{name}"]))
+            low, high = (F.timestamp_micros(F.lit(bounds[f"{f}_{name}"])) for f in ("min", "max"))
+            there = there.where(F.col(name).between(low, high))
     better = _better(feed)
     return (
         there.alias("t")
@@ -318,7 +335,9 @@ def _better(feed: Feed) -> Column:
 
 def _merge(feed: Feed, target: LakeTable, kept: DataFrame, ids: Sequence[int], has_ours: bool) -> None:
     ours = F.col("t._file_id").isin(list(ids))
-    redelivered = content_differs(feed, "s.", "t.") | (F.col("s._delivered_at") != F.col("t._delivered_at"))
+    redelivered = content_differs(feed, "s.", "t.") | reduce(
+        or_, (F.col(f"s.{name}") != F.col(f"t.{name}") for name in ("_delivered_at", "_file_id"))
+    )
     merge = (
         target.merge(kept, SAME_KEY)
         .whenMatchedUpdateAll((ours & redelivered) | (~ours & _better(feed)))
@@ -370,6 +389,23 @@ def _entries(
         *(entry(file, None) for file in files),
         *(entry(InspectedFile(file, "refused"), error) for file, error in refused.items()),
     )
+
+
+def _recounted(
+    run: RunContext, batch: int, rows: Mapping[int, int], others: Iterable[LedgerEntry]
+) -> Iterator[LedgerEntry]:
+    """New entries for files that were not read now, but whose rows another file took over with better records."""
+    for entry in others:
+        accepted = rows.get(entry.file_id, entry.accepted)
+        if entry.status == STAGED and accepted != entry.accepted:
+            yield replace(
+                entry,
+                batch=batch,
+                accepted=accepted,
+                duplicates=entry.records_read - entry.rejected - accepted,
+                run_id=run.run_id,
+                staged_at=datetime.now(UTC),
+            )
 
 
 def _refused_before(entry: LedgerEntry, current: Mapping[str, LedgerEntry]) -> bool:

@@ -15,7 +15,8 @@ from jobs.transforms.keys import KEY, record_key
 def with_record_key(feed: Feed, accepted: DataFrame) -> DataFrame:
     """Add `_key_hi` and `_key_lo`, the hash of the natural key.
 
-    For a feed without a key of its own, the occurrence number of equal records within a file is part of it.
+    For a feed without a key of its own, the occurrence number of equal records within a file is part of it. Rejected
+    records, whose unreadable fields are null, are counted apart: they must not move an accepted record's number.
     """
     required = {field.name for field in feed.fields if field.required}
     columns = [F.col(name) for name in feed.key]
@@ -24,7 +25,9 @@ def with_record_key(feed: Feed, accepted: DataFrame) -> DataFrame:
     if not feed.counts_repeats:
         return keyed
     occurrence = F.row_number().over(
-        Window.partitionBy("_file_id", *KEY).orderBy(F.col("_extra").asc_nulls_first())
+        Window.partitionBy("_file_id", F.col("_reasons") == "", *KEY).orderBy(
+            F.col("_extra").asc_nulls_first()
+        )
     )
     return (
         keyed.withColumn("_occurrence", occurrence)

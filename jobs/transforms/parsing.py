@@ -19,8 +19,8 @@ def blank_to_null(value: Column) -> Column:
 
 
 def text(value: Column) -> Column:
-    """string → string, trimmed. A JSON object or array is not a text and gives null."""
-    return F.when(~F.substring(value, 1, 1).isin("{", "["), value)
+    """string → string, trimmed. A JSON object or array is not a text and gives null, nor is what spans lines."""
+    return F.when(~F.substring(value, 1, 1).isin("{", "[") & ~F.contains(value, F.lit("\n")), value)
 
 
 def free_text(value: Column) -> Column:
@@ -36,17 +36,19 @@ def identifier(value: Column) -> Column:
 def iso_timestamp(value: Column) -> Column:
     """string → timestamp from ISO 8601 date and time, with or without fraction and offset; UTC when none.
 
-    Impossible dates (2025-02-30), epoch numbers, dates without a time and times of day give null.
+    Impossible dates (2025-02-30), epoch numbers, dates without a time, times of day, and instants outside of the
+    years 1 to 9999, which not every warehouse can store, give null.
     """
     looks_iso = (
         (F.substring(value, 5, 1) == "-")
         & (F.substring(value, 8, 1) == "-")
-        & F.substring(value, 11, 1).isin("T", " ", "t")
+        & F.substring(value, 11, 1).isin("T", " ")
         & F.length(value).between(16, 40)
     )
     # ISO 8601 also knows offsets without a colon (+0200), which Spark's cast does not.
     basic_offset = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
-    return F.when(looks_iso, F.coalesce(value.try_cast("timestamp"), basic_offset.try_cast("timestamp")))
+    instant = F.coalesce(value.try_cast("timestamp"), basic_offset.try_cast("timestamp"))
+    return F.when(looks_iso & F.year(instant).between(1, 9999), instant)
 
 
 def us_or_iso_timestamp(value: Column) -> Column:
@@ -62,7 +64,10 @@ def us_or_iso_timestamp(value: Column) -> Column:
 
 
 def decimal(value: Column, precision: int = 18, scale: int = 4) -> Column:
-    """string → decimal(precision, scale), exact: more decimals than the scale holds, NaN and infinity give null."""
+    """string → decimal(precision, scale), exact: more decimals than the scale holds, NaN and infinity give null.
+
+    From the thirteenth decimal on there is only a spreadsheet's noise (2.5500000000000003), which is rounded away.
+    """
     wide = F.when(value.rlike(NUMBER), value.try_cast("decimal(38,12)"))
     narrow = wide.try_cast(f"decimal({precision},{scale})")
     return F.when(narrow == wide, narrow)

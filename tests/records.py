@@ -1,0 +1,64 @@
+"""Records for tests. A test names the fields that matter to it; a factory fills the others."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+PURCHASE_HEADER = (
+    "InvoiceNo",
+    "StockCode",
+    "Description",
+    "Quantity",
+    "InvoiceDate",
+    "UnitPrice",
+    "CustomerID",
+    "Country",
+)
+
+
+def event(user_id: Any = "ann", **fields: Any) -> dict[str, Any]:
+    """A log record; device and location go into its metadata, None stays null."""
+    metadata = {name: fields.pop(name, "x") for name in ("device", "location")}
+    record = {"user_id": user_id, "timestamp": "2024-03-01T10:00:00", "action_type": "view", **fields}
+    return {"metadata": metadata, **record}
+
+
+def json_lines(*records: Any) -> str:
+    """Dictionaries as JSON, text as it is, one a line."""
+    return "".join(f"{r if isinstance(r, str) else json.dumps(r)}\n" for r in records)
+
+
+def purchase(**fields: Any) -> dict[str, str]:
+    """An invoice line by the source's column names."""
+    values = ("536365", "85123A", "LANTERN", "6", "12/1/2010 8:26", "2.55", "17850", "United Kingdom")
+    return {**dict(zip(PURCHASE_HEADER, values, strict=True)), **fields}
+
+
+def csv_text(
+    rows: Iterable[dict[str, Any]], header: Iterable[str] = PURCHASE_HEADER, end: str = "\r\n"
+) -> str:
+    """RFC 4180 with a header."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(header), lineterminator=end)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def purchases(*rows: dict[str, Any]) -> str:
+    return csv_text(rows)
+
+
+def reviews(*rows: tuple[str, ...]) -> str:
+    """(customer, text[, id]) as a CSV file."""
+    header = ("cid", "review_str", "id_review")[: max(map(len, rows))] if rows else ("cid", "review_str")
+    return csv_text([dict(zip(header, row, strict=False)) for row in rows], header)
+
+
+def zipped(text: str) -> bytes:
+    return gzip.compress(text.encode(), mtime=0)
