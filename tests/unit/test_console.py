@@ -1,0 +1,83 @@
+"""Plain text tables, and the command line's strictness."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs import cli
+from jobs.console import table
+
+
+def test_a_table_has_numbers_on_the_right_and_dashes_for_nothing() -> None:
+    rows = [("logs", 20336, 1.5, True), ("reviews\nand more", None, 1234.0, None)]
+    assert table(("feed", "rows", "seconds", "new"), rows).splitlines() == [
+        "  feed                rows  seconds  new",
+        "  ----------------  ------  -------  ---",
+        "  logs              20,336      1.5  yes",
+        "  reviews and more       -    1,234    -",
+    ]
+
+
+def test_a_table_without_rows_is_its_header_and_long_text_is_cut() -> None:
+    assert table(("a", "b"), []).splitlines() == ["  a  b", "  -  -"]
+    assert table(("text",), [("x" * 100,)]).splitlines()[-1] == "  " + "x" * 57 + "..."
+
+
+def test_help_lists_every_command_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    out, err = capsys.readouterr()
+    assert all(f"\n  {name} " in out for name in cli.COMMANDS)
+    assert err == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["stag"], ["--verson"]])
+def test_no_or_an_unknown_command_is_wrong_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "usage: user-analytics COMMAND" in err
+    assert all(repr(argument) in err for argument in arguments)
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["stage"],
+        ["stage", "log"],
+        ["stage", "logs", "--max-rejected", "2"],
+        ["stage", "logs", "--max-rejected", "few"],
+        ["stage", "logs", "--map", "x.json"],
+        ["stage", "logs", "reviews"],
+        ["upload", "logs"],
+        ["upload", "logs", "x", "--repl"],
+        ["extract-purchases", "--table", "a.b.c"],
+        ["extract-purchases", "--table", "a;b"],
+        ["extract-purchases", "--date", "today"],
+        ["extract-purchases", "--parts", "0"],
+        ["run", "--feeds", "logs,revews"],
+        ["run", "--feeds", ""],
+        ["run", "--sample", "--data", "x"],
+        ["run", "--samp"],
+    ],
+)
+def test_arguments_are_strict(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("into", ["../other", "a/../../b", "_hidden", "a/.b"])
+def test_upload_stays_below_its_feed(into: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["upload", "logs", "x.json", "--into", into]) == 2
+    assert "--into" in capsys.readouterr().err

@@ -1,0 +1,144 @@
+"""How a raw file is to be read is decided from its first bytes, or why it cannot be."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import ConfigurationError, FileRefused
+from jobs.feeds import FEEDS
+from jobs.feeds.detect import files_by_feed
+from jobs.feeds.mapping import declared_sources
+from jobs.lake.objects import LocalStore, RawFile
+from jobs.lake.raw import PEEK_BYTES, InspectedFile, inspect
+from tests.records import PURCHASE_HEADER, event, json_lines, purchase, purchases, reviews, zipped
+
+
+@pytest.fixture
+def looked_at(tmp_path: Path):
+    def look(feed: str, content: str | bytes, name: str = "file") -> InspectedFile:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        file = RawFile(name, (tmp_path / name).stat().st_size, datetime.now(UTC), "1")
+        return inspect(LocalStore(tmp_path), FEEDS[feed], declared_sources(FEEDS[feed]), file)
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("content", "layout"),
+    [
+        ("[]", "json_array"),
+        ('\n  [ {"a": 1} ]', "json_array"),
+        (b"\xef\xbb\xbf[{}]", "json_array"),
+        (zipped("[{}]"), "json_array"),
+        ('{"a": 1}\n', "json_lines"),
+        ("garbage\n", "json_lines"),
+    ],
+)
+def test_json_is_an_array_or_lines(looked_at, content: str | bytes, layout: str) -> None:
+    name = "file.gz" if content[:1] == b"\x1f" else "file"
+    assert looked_at("logs", content, name).layout == layout
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        purchases(purchase()),
+        "\r\n\r\n" + purchases(),
+        purchases().replace(",", " , "),
+        ",".join(f'"{name}"' for name in PURCHASE_HEADER),
+        b"\xef\xbb\xbf" + purchases().encode(),
+        purchases(purchase(Description="Café")).encode("latin-1"),
+        purchases(*[purchase(Description="é" * 100)] * 1000).encode()[: PEEK_BYTES + 1],
+    ],
+)
+def test_a_header_is_found_whatever_stands_around_it(looked_at, content: str | bytes) -> None:
+    assert looked_at("purchases", content).header == PURCHASE_HEADER
+
+
+def test_a_header_in_any_letter_case_and_order_with_unknown_columns(looked_at) -> None:
+    header = "COUNTRY,unitprice,INVOICEDATE,Quantity,Color,stockcode,InvoiceNo"
+    assert looked_at("purchases", header).header == tuple(header.split(","))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        (" \r\n\t\r\n", "the file is empty"),
+        (b"\xef\xbb\xbf", "the file is empty"),
+        ("InvoiceNo,Quantity", "missing column: stock_code (as StockCode or stock_code); invoice_date"),
+        ("InvoiceNo,invoiceno", "the header has 'InvoiceNo', 'invoiceno' more than once"),
+        (
+            ",".join((*PURCHASE_HEADER, "customer_id")),
+            "'CustomerID' and 'customer_id' both stand for customer_id",
+        ),
+        (purchases().replace(",", "\t"), "missing column"),
+        (zipped(purchases()), "its name must end in .gz"),
+    ],
+)
+def test_a_csv_file_is_refused_with_the_reason(looked_at, content: str | bytes, message: str) -> None:
+    with pytest.raises(FileRefused) as raised:
+        looked_at("purchases", content, "may.csv")
+    assert str(raised.value).startswith("may.csv: ")
+    assert message in str(raised.value)
+
+
+def test_compression_that_is_not_read_is_named(looked_at) -> None:
+    for name in ("a.zip", "a.csv.bz2", "a.json.zst", "a.tar"):
+        with pytest.raises(FileRefused, match="compression is not read"):
+            looked_at("logs", "x", name)
+
+
+def test_gzip_that_is_none_or_breaks_off_or_is_empty(looked_at) -> None:
+    with pytest.raises(FileRefused, match="not a readable gzip file"):
+        looked_at("logs", "[]", "a.gz")
+    with pytest.raises(FileRefused, match="not a readable gzip file"):
+        looked_at("logs", zipped(json_lines(event()))[:-10], "b.gz")
+    with pytest.raises(FileRefused, match="empty"):
+        looked_at("logs", "", "c.gz")
+    with pytest.raises(FileRefused, match="empty"):
+        looked_at("logs", zipped(""), "d.gz")
+
+
+def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
+    file = RawFile("gone.csv", 1, datetime.now(UTC), "1")
+    with pytest.raises(FileRefused, match=r"gone\.csv: cannot be opened"):
+        inspect(LocalStore(tmp_path), FEEDS["logs"], declared_sources(FEEDS["logs"]), file)
+
+
+def test_a_files_id_is_the_same_everywhere(looked_at) -> None:
+    assert looked_at("logs", "[]", "a.json").file_id == 6928120770101925050
+
+
+# -- which feed a file belongs to --------------------------------------------------------------------------
+
+
+def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
+    for name in ("logs", "other-folder", ".hidden"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.json").write_text("[]")
+    (tmp_path / "events.jsonl.gz").write_bytes(zipped(json_lines(event())))
+    (tmp_path / "shop.csv").write_text(purchases(purchase()))
+    (tmp_path / "films.csv.gz").write_bytes(zipped(reviews(("1", "good"))))
+    (tmp_path / "unknown.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "README.md").write_text("# about")
+    (tmp_path / "_secret.csv").write_text(purchases(purchase()))
+
+    found = files_by_feed(tmp_path)
+
+    assert {feed: [path.name for path in paths] for feed, paths in found.items()} == {
+        "logs": ["events.jsonl.gz", "logs"],
+        "purchases": ["shop.csv"],
+        "reviews": ["films.csv.gz"],
+    }
+
+
+def test_a_folder_without_anything_that_fits_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such folder"):
+        files_by_feed(tmp_path / "missing")
+    with pytest.raises(ConfigurationError, match="logs, purchases, reviews"):
+        files_by_feed(tmp_path)

@@ -1,0 +1,87 @@
+"""A mapping file names the columns of another system; the declared names stay, unless they were given away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import ConfigurationError
+from jobs.feeds.logs import LOGS
+from jobs.feeds.mapping import declared_sources, load_mapping
+from jobs.feeds.purchases import PURCHASES
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> Path:
+    return tmp_path / "mapping.json"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"actor.login": "user_id", "type": "action_type"}',
+        '{"user_id": "actor.login", "action_type": "type"}',
+        '\ufeff{"user_id": "actor.login", "action_type": "type"}',
+    ],
+)
+def test_either_direction_is_understood(mapping: Path, text: str) -> None:
+    mapping.write_text(text, encoding="utf-8")
+    names = load_mapping(LOGS, mapping)
+    assert names["user_id"] == ("actor.login", "user_id")
+    assert names["action_type"] == ("type", "action_type")
+    assert names["device"] == ("metadata.device",)
+
+
+def test_a_field_may_have_several_sources_in_their_order(mapping: Path) -> None:
+    mapping.write_text('{"customer": "customer_id", "client": "customer_id"}')
+    assert load_mapping(PURCHASES, mapping)["customer_id"] == (
+        "customer",
+        "client",
+        "CustomerID",
+        "customer_id",
+    )
+
+
+def test_a_name_given_to_one_field_no_longer_means_another(mapping: Path) -> None:
+    mapping.write_text('{"customer_id": "invoice_number", "buyer": "customer_id"}')
+    names = load_mapping(PURCHASES, mapping)
+    assert names["invoice_number"][0] == "customer_id"
+    assert names["customer_id"] == ("buyer", "CustomerID")
+
+
+def test_an_empty_mapping_changes_nothing(mapping: Path) -> None:
+    mapping.write_text("{}")
+    assert load_mapping(LOGS, mapping) == declared_sources(LOGS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not JSON"),
+        ('{"user_id": ', "not JSON"),
+        ("[]", "expected one object"),
+        ('{"user_id": 5}', "expected one object"),
+        ('{"user_id": ["a"]}', "expected one object"),
+        ('{"login": "usr_id"}', "usr_id: not a field of logs; the fields are user_id, timestamp"),
+    ],
+)
+def test_a_wrong_mapping_is_an_error_that_names_file_and_entry(
+    mapping: Path, text: str, message: str
+) -> None:
+    mapping.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"mapping\.json") as raised:
+        load_mapping(LOGS, mapping)
+    assert message in str(raised.value)
+
+
+def test_a_folder_or_nothing_instead_of_a_file(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing.json"):
+        with pytest.raises(ConfigurationError, match="not a file"):
+            load_mapping(LOGS, path)
+
+
+def test_bytes_that_are_not_utf_8(mapping: Path) -> None:
+    mapping.write_bytes(b'{"\xfc": "user_id"}')
+    with pytest.raises(ConfigurationError, match="not JSON"):
+        load_mapping(LOGS, mapping)

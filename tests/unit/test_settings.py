@@ -1,0 +1,106 @@
+"""Settings come from the environment; a malformed one is an error that names it and never shows a secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import ConfigurationError
+from jobs.settings import Settings, without_password
+
+
+def test_without_any_variable_everything_lies_below_var() -> None:
+    settings = Settings.from_env({})
+    assert settings.lake_uri == str(Path("var/lake").absolute())
+    assert settings.warehouse_url == f"embedded:{Path('var/warehouse').absolute()}"
+    assert settings.schema == "analytics"
+    assert settings.lake_is_local
+    assert settings.s3_endpoint is None
+    assert settings.s3_access_key is None
+
+
+@pytest.mark.parametrize(
+    ("value", "lake"),
+    [
+        ("s3a://bucket", "s3a://bucket"),
+        ("s3a://bucket/a/prefix/", "s3a://bucket/a/prefix"),
+        ("s3://bucket/a", "s3a://bucket/a"),
+        ("/data/lake/", "/data/lake"),
+        ("/data/./other/../lake", "/data/lake"),
+        ("/data/my lake+1%20", "/data/my lake+1%20"),
+        ("file:///data/lake", "/data/lake"),
+        ("  /data/lake  ", "/data/lake"),
+    ],
+)
+def test_ways_to_name_a_lake(value: str, lake: str) -> None:
+    assert Settings.from_env({"LAKE_URI": value}).lake_uri == lake
+
+
+def test_a_relative_lake_lies_below_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_env({"LAKE_URI": "lake"})
+    assert settings.lake_path("staging", "logs") == f"{tmp_path}/lake/staging/logs"
+
+
+def test_s3_variables_have_their_well_known_names() -> None:
+    settings = Settings.from_env(
+        {
+            "LAKE_URI": "s3a://bucket",
+            "AWS_ENDPOINT_URL": "http://general",
+            "AWS_ENDPOINT_URL_S3": "http://special",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_SESSION_TOKEN": "token",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+        }
+    )
+    assert not settings.lake_is_local
+    assert settings.s3_endpoint == "http://special"
+    assert (settings.s3_access_key, settings.s3_secret_key) == ("key", "secret")
+    assert (settings.s3_session_token, settings.s3_region) == ("token", "eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LAKE_URI", "ftp://host/lake"),
+        ("LAKE_URI", "s3a:///no-bucket"),
+        ("WAREHOUSE_URL", "mysql://user:pass-word@host/database"),
+        ("WAREHOUSE_URL", "warehouse"),
+        ("WAREHOUSE_SCHEMA", "Analytics"),
+        ("WAREHOUSE_SCHEMA", "a; DROP SCHEMA b"),
+        ("WAREHOUSE_SCHEMA", "a" * 64),
+    ],
+)
+def test_a_malformed_setting_is_named(variable: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{variable}=") as raised:
+        Settings.from_env({variable: value})
+    assert "pass-word" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_printed_settings_show_no_secret() -> None:
+    settings = Settings.from_env(
+        {"WAREHOUSE_URL": "postgresql://user:pass-word@host/db", "AWS_SECRET_ACCESS_KEY": "secret-key"}
+    )
+    assert "pass-word" not in repr(settings)
+    assert "secret-key" not in repr(settings)
+    assert "user:***@host" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:secret@host:5432/db", "postgresql://user:***@host:5432/db"),
+        ("postgresql://user:sec@ret@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user:sec/ret:x@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user@host/db", "postgresql://user@host/db"),
+        ("postgresql://host/db?user=u&password=secret", "postgresql://host/db?user=u&password=***"),
+        ("embedded:/var/warehouse", "embedded:/var/warehouse"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown
