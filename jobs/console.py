@@ -26,7 +26,8 @@ class _UtcFormatter(logging.Formatter):
 
 def configure_logging(verbose: bool = False) -> None:
     """Write this suite's log lines to standard error; calling it again changes only the level."""
-    if not log.handlers:
+    # A program around this one may have handlers of its own here.
+    if not any(isinstance(handler.formatter, _UtcFormatter) for handler in log.handlers):
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_UtcFormatter("%(asctime)s %(message)s"))
         log.addHandler(handler)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -90,17 +92,37 @@ def job_main(body: Callable[[], int | None]) -> int:
     """Run a job's body and turn what it raises into one line on standard error and an exit code."""
     configure_logging()
     try:
-        return body() or 0
+        with _sigterm_as_ctrl_c():
+            return body() or 0
     except UserAnalyticsError as error:
         log.error("error: %s", error)
         return error.exit_code
     except KeyboardInterrupt:
-        log.error("stopped by the user; run it again to go on")
+        log.error("stopped; run it again to go on")
         return 130
     except PySparkException as error:
         log.error("error: Spark: %s", root_cause(error))
         log.debug("", exc_info=True)
         return 1
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """`kill`, the stop of a container, and Airflow's end a run cleanly: an embedded server is stopped, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        # Once is enough; a second one must not disturb the cleaning up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def root_cause(error: BaseException) -> str:

@@ -79,7 +79,7 @@ class Settings:
 
 def without_password(url: str) -> str:
     """The same address with the password replaced by ***, fit for logs."""
-    return re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url))
 
 
 def _lake_uri(value: str) -> str:
@@ -108,6 +108,14 @@ def _warehouse_url(value: str) -> str:
     if value.startswith("embedded:"):
         return "embedded:" + str(Path(value.removeprefix("embedded:") or "var/warehouse").absolute())
     if value.startswith(("postgresql://", "postgres://")):
+        # PostgreSQL's own message about such an address would show a part of the password.
+        without_options = re.sub(r"\?\w+=[^?]*$", "", value)
+        found = re.match(r"\w+://[^:/@?#]*:(.*)@", without_options)
+        if found and re.search(r"[][@/?#:\s]", found[1]):
+            raise ConfigurationError(
+                f"WAREHOUSE_URL={without_password(value)!r}: the password holds characters that have a meaning in an "
+                "address; write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23"
+            )
         return value
     raise ConfigurationError(
         f"WAREHOUSE_URL={without_password(value)!r}: expected postgresql://user:password@host:port/database "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -69,6 +70,8 @@ def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     for name in _strays():
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # A job logs to the standard error that it finds; that of an earlier test is closed.
+    logging.getLogger("user_analytics").handlers.clear()
     # boto3 also reads ~/.aws.
     nowhere = tmp_path_factory.getbasetemp() / "no-such-file"
     monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))

@@ -15,7 +15,6 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
-import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
@@ -25,6 +24,7 @@ from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.warehouse.base import Check, Load, Published
 from jobs.warehouse.declarations import tables, views
 from jobs.warehouse.postgres import PostgresWarehouse
+from tests.warehouses import arrow_rows, copy_without_spark, query
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
 
@@ -119,13 +119,7 @@ class Shop:
             return publication.commit(loads, [views()["shop_view"], views()["total_view"]])
 
     def query(self, text: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
-            cursor.execute("SET TIME ZONE 'America/New_York'")
-            cursor.execute(f"SET search_path TO {self.schema}")
-            cursor.execute(text, arguments or None)
-            rows = cursor.fetchall() if cursor.description else []
-        connection.close()
-        return rows
+        return query(self.url, text, *arguments, schema=self.schema)
 
     def content(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything in the schema: rows, published versions, constraints, views, and nothing left behind."""
@@ -409,23 +403,10 @@ class FusedModule:
 
 
 @pytest.fixture
-def copy_without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows as Arrow tables, copied by this process: a crash test publishes some hundred times."""
-
-    def copy(load: Load, url: str, target: str) -> int:
-        rows: Any = load.rows
-        names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
-        task = postgres_module._copy_task(url, target)
-        results = [r for batch in task(rows.select(names).to_batches()) for r in batch.to_pylist()]
-        assert not results[0]["error"], results
-        return int(results[0]["copied"])
-
-    def frame(self: Shop, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> Any:
-        columns = [*tables()[name].column_names, *(() if whole else ("_deleted",))]
-        return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows])
-
-    monkeypatch.setattr(postgres_module, "_copy", copy)
-    monkeypatch.setattr(Shop, "frame", frame)
+def without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash test publishes some hundred times."""
+    monkeypatch.setattr(postgres_module, "_copy", copy_without_spark)
+    monkeypatch.setattr(Shop, "frame", lambda _, name, rows, whole: arrow_rows(name, rows, whole))
 
 
 def first(shop: Shop) -> None:
@@ -442,7 +423,7 @@ def anew(shop: Shop) -> None:
     shop.whole(shops=[NORTH, EAST], sales=[sale(4, 3, "1.00"), sale(5, 3, "2.00")])
 
 
-@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.usefixtures("without_spark")
 @pytest.mark.parametrize("publication", [first, second, anew])
 def test_killed_after_any_statement_and_run_again(
     spark: SparkSession, warehouse_url: str, publication: Callable[[Shop], None]
@@ -481,7 +462,7 @@ def test_killed_after_any_statement_and_run_again(
     assert statements > 40
 
 
-@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.usefixtures("without_spark")
 def test_a_connection_that_breaks_ends_in_one_line(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     first(shop)
     before = shop.content()
@@ -506,7 +487,7 @@ def test_a_connection_that_breaks_ends_in_one_line(shop: Shop, monkeypatch: pyte
     assert shop.query("SELECT amount FROM total_view") == [(Decimal("16.2500"),)]
 
 
-@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.usefixtures("without_spark")
 def test_a_second_publisher_waits_for_the_first(shop: Shop) -> None:
     first(shop)
     entered: list[str] = []
@@ -554,7 +535,7 @@ def may_read(shop: Shop, role: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.usefixtures("without_spark")
 def test_grants_survive_every_kind_of_publication(
     shop: Shop, dashboard: str, shop_declarations: Callable[..., None]
 ) -> None:
@@ -575,7 +556,7 @@ def test_grants_survive_every_kind_of_publication(
     assert shop.query(f"SET ROLE {dashboard}; SELECT count(*) FROM total_view") == [(1,)]
 
 
-@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.usefixtures("without_spark")
 def test_a_view_may_hold_percent_signs(shop: Shop, shop_declarations: Callable[..., None]) -> None:
     shop_declarations(
         "total_view", lambda _: "SELECT SUM(amount) % 4 AS amount FROM shop_view\n", folder="views"
@@ -584,7 +565,7 @@ def test_a_view_may_hold_percent_signs(shop: Shop, shop_declarations: Callable[.
     assert shop.query("SELECT amount FROM total_view") == [(Decimal("2.7500"),)]
 
 
-@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.usefixtures("without_spark")
 def test_a_new_column_is_added_in_place(shop: Shop, shop_declarations: Callable[..., None]) -> None:
     first(shop)
     oid = shop.query("SELECT 'shops'::regclass::oid")
@@ -599,7 +580,7 @@ def test_a_new_column_is_added_in_place(shop: Shop, shop_declarations: Callable[
     assert shop.query("SELECT 'shops'::regclass::oid") == oid
 
 
-@pytest.mark.usefixtures("copy_without_spark")
+@pytest.mark.usefixtures("without_spark")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

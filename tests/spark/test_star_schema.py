@@ -71,7 +71,7 @@ def test_day_by_day(lake: Lake, spark: SparkSession, tmp_path: Path) -> None:
     assert (1135035001706602626, "cy") in lake.rows("dim_users")
     assert [str(row[0])[:15] for row in lake.rows("fact_user_actions")][
         -1
-    ] == "018f38ca-1b00-8"  # 2024-05-02 10:00
+    ] == "018f38bf-1d00-8"  # 2024-05-02 10:00
 
     # A correction of the first file changes what differs; bob and his iOS, used nowhere now, leave.
     before = lake.versions()

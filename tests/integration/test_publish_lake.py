@@ -1,0 +1,153 @@
+"""What is published of a lake: what changed since the version that the warehouse holds, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.errors import CheckFailed, UserAnalyticsError
+from jobs.lake.marts import declared
+from jobs.publish import publish
+from jobs.warehouse.postgres import PostgresWarehouse
+from tests.lakes import Lake, vacuum
+from tests.warehouses import query
+
+pytestmark = [pytest.mark.spark, pytest.mark.integration]
+
+MART = "user_purchase"
+
+
+class Shop(Lake):
+    """A lake with user_purchase alone, written without staging, and its warehouse."""
+
+    def add(self, *numbers: int) -> None:
+        rows = [
+            (
+                *(f"00000000-0000-8000-8000-{number:012d}", f"I{number}", "85123A", None, 2, Decimal("1.5")),
+                *(datetime(2010, 12, 1, tzinfo=UTC), f"c{number}", "France", False, False),
+            )
+            for number in numbers
+        ]
+        frame = self.spark.createDataFrame(rows, declared(MART).spark_schema())
+        self.mart(MART).ensure().append(frame.coalesce(1))
+
+    def publish(self) -> list[str]:
+        """Publish; gives the checks that passed."""
+        checks = publish(self.run(), PostgresWarehouse(self.settings.warehouse_url, "analytics"), [MART])
+        return [f"{check.name} {check.found}" for check in checks]
+
+    def query(self, text: str) -> list[tuple[Any, ...]]:
+        return query(self.settings.warehouse_url, text)
+
+    def customers(self) -> list[str]:
+        return [c for (c,) in self.query("SELECT customer_id FROM user_purchase ORDER BY customer_id")]
+
+    def state(self) -> list[tuple[Any, ...]]:
+        """What changes when anything in the warehouse is written."""
+        return self.query(
+            "SELECT pg_class.relname, pg_class.oid, relfilenode, pg_class.xmin::text, n_tup_ins, n_tup_upd, n_tup_del, "
+            "last_analyze FROM pg_class LEFT JOIN pg_stat_all_tables ON relid = pg_class.oid "
+            "WHERE relnamespace = 'analytics'::regnamespace ORDER BY 1"
+        )
+
+
+@pytest.fixture
+def shop(spark: SparkSession, tmp_lake: str, warehouse_url: str) -> Shop:
+    return Shop(spark, tmp_lake, warehouse_url)
+
+
+def test_from_version_to_version(shop: Shop, declare: Callable[..., None]) -> None:
+    assert shop.publish() == []  # There is no lake yet.
+    shop.add(1, 2)
+    sums = ["sum(quantity) 4", "sum(unit_price) 3", "enforced keys 1"]
+    assert shop.publish() == ["row_count 2", *sums]
+    assert shop.customers() == ["c1", "c2"]
+
+    # Nothing new: no table is touched.
+    before = shop.state()
+    assert shop.publish() == []
+    assert shop.state() == before
+
+    # New, changed and deleted rows, of several versions at once; the table stays the same one.
+    oid = "SELECT 'user_purchase'::regclass::oid"
+    same = shop.query(oid)
+    shop.add(3, 4)
+    shop.spark.sql(
+        f"UPDATE delta.`{shop.mart(MART).uri}` SET customer_id = 'new' WHERE customer_id IN ('c1', 'c3')"
+    )
+    shop.spark.sql(f"DELETE FROM delta.`{shop.mart(MART).uri}` WHERE customer_id IN ('c2', 'c4')")
+    assert shop.publish() == ["row_count 2", *sums]
+    assert shop.customers() == ["new", "new"]
+    assert shop.query(oid) == same
+
+    # A new column of the declaration reaches lake and warehouse with the next publication, without a new row.
+    declare(
+        MART,
+        lambda text: text.replace("  PRIMARY KEY", "  voucher VARCHAR(20) COMMENT 'Code',\n  PRIMARY KEY"),
+    )
+    shop.publish()
+    assert "voucher" in shop.mart(MART).read().columns
+    assert shop.query("SELECT count(*), count(voucher) FROM user_purchase") == [(2, 0)]
+    assert shop.query(oid) == same
+    assert shop.publish() == []
+
+
+def test_where_changes_cannot_be_followed(shop: Shop) -> None:
+    shop.add(1)
+    shop.publish()
+    uri = Path(shop.mart(MART).uri)
+    shutil.copytree(uri, uri.with_name("backup"))
+
+    # The files of the version in between were vacuumed: published whole.
+    shop.add(2)
+    shop.spark.sql(f"OPTIMIZE delta.`{uri}`")
+    vacuum(shop.spark, str(uri))
+    assert shop.publish()[0] == "row_count 2"
+    assert shop.customers() == ["c1", "c2"]
+
+    # The lake was put back to an older state: nothing is published, and the message says what to do.
+    before = shop.state()
+    shutil.rmtree(uri)
+    shutil.copytree(uri.with_name("backup"), uri)
+    shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    with pytest.raises(
+        UserAnalyticsError, match=r"holds version \d+, the lake only 1.*delete the table's row"
+    ) as caught:
+        shop.publish()
+    assert caught.value.exit_code == 1
+    assert shop.state() == before
+    shop.query("DELETE FROM _published WHERE table_name = 'user_purchase'")
+    assert shop.publish()[0] == "row_count 1"
+    assert shop.customers() == ["c1"]
+
+    # The mart was made anew: published whole, and the views stand on the new table.
+    shutil.rmtree(uri)
+    shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    shop.add(5, 6, 7)
+    assert shop.publish()[0] == "row_count 3"
+    assert shop.query("SELECT count(*) FROM top_5_customers_by_amount_spent_view") == [(3,)]
+
+
+def test_a_mart_that_differs_is_not_published(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.add(1)
+    shop.publish()
+    shop.add(2)
+    before = {
+        key: shop.query(f"SELECT * FROM {key}") for key in (MART, "_published", "customer_amount_spent_view")
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.publish._expected", lambda *_: {"row_count": 3, "sum(quantity)": 4})
+        with pytest.raises(
+            CheckFailed, match=r"nothing was published.* user_purchase: row_count is 2, the mart has 3"
+        ):
+            shop.publish()
+    assert {key: shop.query(f"SELECT * FROM {key}") for key in before} == before
+    shop.publish()
+    assert shop.customers() == ["c1", "c2"]
