@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import boto3
+from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.settings import Settings
 
 PART_BYTES = 16 * 1024 * 1024
@@ -154,20 +155,11 @@ class S3Store:
         self.bucket, _, prefix = settings.lake_uri.removeprefix("s3a://").partition("/")
         self.prefix = prefix + "/" if prefix else ""
         self.endpoint = settings.s3_endpoint
-        self.client: Any = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint,
-            aws_access_key_id=settings.s3_access_key,
-            aws_secret_access_key=settings.s3_secret_key,
-            aws_session_token=settings.s3_session_token,
-            region_name=settings.s3_region,
-            config=Config(
-                connect_timeout=5,
-                read_timeout=60,
-                retries={"max_attempts": 4, "mode": "standard"},
-                s3={"addressing_style": "path" if settings.s3_endpoint else "auto"},
-            ),
-        )
+        self.client = _client(settings)
+        # Uploads through this one fail when the name is taken; boto3's own upload has no argument for it.
+        self.creating = _client(settings)
+        for operation in ("PutObject", "CompleteMultipartUpload"):
+            self.creating.meta.events.register(f"provide-client-params.s3.{operation}", _only_new)
 
     def check(self) -> None:
         where = f"LAKE_URI=s3a://{self.bucket}" + (f" at {self.endpoint}" if self.endpoint else "")
@@ -213,19 +205,42 @@ class S3Store:
         return known or sha256_of(self.open(path))
 
     def put(self, source: Path, path: str, sha256: str, replace: bool, progress: Progress) -> None:
-        arguments: dict[str, Any] = {"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}}
-        if not replace:
-            arguments["IfNoneMatch"] = "*"
         try:
-            self.client.upload_file(
+            (self.client if replace else self.creating).upload_file(
                 str(source),
                 self.bucket,
                 self.prefix + path,
-                ExtraArgs=arguments,
+                ExtraArgs={"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}},
                 Callback=progress,
                 Config=TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES),
             )
-        except Exception as error:
+        except (Boto3Error, BotoCoreError, ClientError) as error:
             if "PreconditionFailed" in str(error):
                 raise FileExistsError(path) from None
-            raise
+            raise UserAnalyticsError(f"{path} could not be stored: {error}") from None
+
+
+def _client(settings: Settings) -> Any:
+    try:
+        return boto3.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint,
+            aws_access_key_id=settings.s3_access_key,
+            aws_secret_access_key=settings.s3_secret_key,
+            aws_session_token=settings.s3_session_token,
+            region_name=settings.s3_region,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=60,
+                retries={"max_attempts": 4, "mode": "standard"},
+                s3={"addressing_style": "path" if settings.s3_endpoint else "auto"},
+            ),
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigurationError(
+            f"AWS_ENDPOINT_URL_S3, AWS_REGION or the keys are malformed: {error}"
+        ) from None
+
+
+def _only_new(params: dict[str, Any], **_: Any) -> None:
+    params["IfNoneMatch"] = "*"

@@ -1,0 +1,162 @@
+"""Uploading to and staging from a real object store; what a wrong setting says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.errors import UserAnalyticsError
+from jobs.lake.objects import PART_BYTES, object_store, sha256_of
+from jobs.settings import Settings
+from jobs.spark import _configure_object_store
+from jobs.upload_files import upload
+from tests.records import event, json_lines, zipped
+from tests.services import ObjectStore
+from tests.staging import RawZone
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bucket(minio: ObjectStore) -> str:
+    return minio.make_bucket("lake")
+
+
+@pytest.fixture
+def environment(minio: ObjectStore, bucket: str) -> dict[str, str]:
+    """Variables of a lake that lies below a prefix of a bucket."""
+    return {**minio.environment(), "LAKE_URI": f"s3a://{bucket}/a prefix/lake"}
+
+
+def test_upload_is_multipart_checksummed_and_does_not_overwrite(
+    tmp_path: Path, minio: ObjectStore, bucket: str, environment: dict[str, str]
+) -> None:
+    store = object_store(Settings.from_env(environment))
+    store.check()
+    large, small = tmp_path / "large.jsonl", tmp_path / "sm [1]+ü.jsonl"
+    large.write_bytes(os.urandom(PART_BYTES + 1024))
+    small.write_text("{}\n")
+
+    first = upload(store, "logs", [large, small])
+    again = upload(store, "logs", [large, small])
+
+    assert first.uploaded == again.unchanged == ("raw/logs/large.jsonl", "raw/logs/sm [1]+ü.jsonl")
+    assert [(f.path, f.size) for f in store.list("raw/logs")] == [
+        ("raw/logs/large.jsonl", PART_BYTES + 1024),
+        ("raw/logs/sm [1]+ü.jsonl", 3),
+    ]
+    key = "a prefix/lake/raw/logs/large.jsonl"
+    head = minio.client().head_object(Bucket=bucket, Key=key)
+    assert head["ETag"].strip('"').endswith("-2"), "two parts"
+    with large.open("rb") as ours, store.open("raw/logs/large.jsonl") as theirs:
+        assert head["Metadata"]["sha256"] == sha256_of(ours) == sha256_of(theirs)
+
+    small.write_text("{ }\n")
+    with pytest.raises(UserAnalyticsError, match="not overwritten"):
+        upload(store, "logs", [small])
+    assert upload(store, "logs", [small], replace=True).uploaded == ("raw/logs/sm [1]+ü.jsonl",)
+    with store.open("raw/logs/sm [1]+ü.jsonl") as stream:
+        assert stream.read() == b"{ }\n"
+
+
+def test_two_uploads_at_once_do_not_overwrite_each_other(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The second one looked before the first had finished; the store refuses it."""
+    store = object_store(Settings.from_env(environment))
+    for size in (10, PART_BYTES + 1):
+        file = tmp_path / str(size)
+        file.write_bytes(b"x" * size)
+        with file.open("rb") as stream:
+            digest = sha256_of(stream)
+        store.put(file, f"raw/logs/{size}", digest, False, lambda _: None)
+        with pytest.raises(FileExistsError):
+            store.put(file, f"raw/logs/{size}", digest, False, lambda _: None)
+
+
+def test_staging_from_the_store_gives_the_same_as_from_a_folder(
+    spark: SparkSession, tmp_path: Path, tmp_lake: str, environment: dict[str, str]
+) -> None:
+    local = RawZone(spark, tmp_lake, "logs")
+    deliveries: list[dict[str, str | bytes]] = [
+        {
+            "a b+c%20[1]{2}ü.jsonl": json_lines(event("a", app="5"), event("b"), event("b"), "garbage"),
+            "day/b.jsonl.gz": zipped(json_lines(event("b"), event("c"))),
+            "d.json": "[]",
+            "empty.jsonl": "",
+        },
+        {"day/b.jsonl.gz": zipped(json_lines(event("c"), event("d")))},
+    ]
+    remote = RawZone(spark, environment["LAKE_URI"], "logs", environment)
+    _configure_object_store(spark, remote.settings)
+    for day, files in enumerate(deliveries):
+        local.put(files, day)
+        for zone in (local, remote):
+            if zone is remote:
+                upload(remote.store, "logs", [local.folder], replace=True)
+            zone.stage()
+        assert remote.rows() == local.rows()
+        assert remote.rejected() == local.rejected()
+        assert remote.counts() == local.counts()
+        assert remote.refused() == local.refused()
+    assert [user for user, *_ in remote.rows()] == ["a", "b", "c", "d"]
+    assert remote.stage().total("records_read") == 0
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def test_wrong_settings_end_with_code_2_and_one_line_without_a_secret(
+    tmp_path: Path, minio: ObjectStore, environment: dict[str, str]
+) -> None:
+    secret = environment["AWS_SECRET_ACCESS_KEY"]
+    wrong = {
+        "the bucket does not exist": {"LAKE_URI": "s3a://no-such-bucket-here"},
+        "cannot be reached": {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"},
+        "is not known": {"LAKE_URI": "ftp://host/lake"},
+    }
+    if minio.checks_keys:
+        wrong["AWS_SECRET_ACCESS_KEY does not fit"] = {"AWS_SECRET_ACCESS_KEY": f"not-{secret}"}
+        wrong["does not know AWS_ACCESS_KEY_ID"] = {"AWS_ACCESS_KEY_ID": "stranger"}
+    file = tmp_path / "events.jsonl"
+    file.write_text("{}\n")
+    commands = [("upload", "logs", str(file))] * len(wrong)
+    commands[0] = ("stage", "logs")
+    for command, (message, change) in zip(commands, wrong.items(), strict=True):
+        done = run(*command, **{**environment, **change, "LOG_FOLDER": str(tmp_path / "logs")})
+        assert done.returncode == 2, (message, done.stderr)
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert secret not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_none_is_a_wrong_setting(environment: dict[str, str], tmp_path: Path) -> None:
+    done = run("upload", "logs", str(tmp_path), **{**environment, "AWS_ENDPOINT_URL_S3": "not an address"})
+    assert done.returncode == 2
+    assert "AWS_ENDPOINT_URL_S3" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_keys_that_are_missing_are_a_wrong_setting(environment: dict[str, str], tmp_path: Path) -> None:
+    if boto3.Session().get_credentials() is not None:
+        pytest.skip("this machine has keys of its own")
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    keyless = {**environment, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    done = run("upload", "logs", str(tmp_path), **keyless)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
