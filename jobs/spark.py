@@ -33,7 +33,12 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         if master.startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             # One small machine: no page to serve, and few, larger partitions.
-            builder = builder.config("spark.ui.enabled", "false").config("spark.sql.shuffle.partitions", "16")
+            builder = (
+                builder.config("spark.ui.enabled", "false")
+                .config("spark.sql.shuffle.partitions", "16")
+                # Of a few cores, none should wait at the end for another's last 128 MB.
+                .config("spark.sql.files.maxPartitionBytes", "32m")
+            )
         Path(settings.log_folder).mkdir(parents=True, exist_ok=True)
         builder = (
             builder.master(master)

@@ -27,7 +27,7 @@ from jobs.errors import FileRefused
 from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
 from jobs.lake.objects import ObjectStore, RawFile
-from jobs.transforms.json_records import json_records, only_value
+from jobs.transforms.json_records import first_of_pair, json_records, pair_of
 
 PEEK_BYTES = 64 * 1024
 # An array is split in memory by the one task that reads it; JSON lines have no such limit.
@@ -215,7 +215,8 @@ def _elements() -> Column:
     array = F.when(F.startswith("value", F.lit("\ufeff")), F.substring("value", 2, 2**31 - 1)).otherwise(
         F.col("value")
     )
-    return F.transform(only_value(array, T.ArrayType(T.StringType())), lambda e: F.coalesce(e, F.lit("null")))
+    elements = first_of_pair(pair_of(array, T.ArrayType(T.StringType())))
+    return F.transform(elements, lambda e: F.coalesce(e, F.lit("null")))
 
 
 def _json_lines(spark: SparkSession, paths: list[str], names: SourceNames, _: tuple[str, ...]) -> DataFrame:

@@ -18,20 +18,29 @@ def checked(feed: Feed, records: DataFrame) -> DataFrame:
     `_reasons` string, the names of all rules that the record breaks, joined by commas, empty when it is accepted;
     `_record` string, the record as it came, only where it is rejected. Grain: one row per record.
     """
-    parsed = {field.name: field.parse(blank_to_null(F.col(field.name))) for field in feed.fields}
-    broken_rules = [rule for field in feed.fields for rule in _broken_rules(field, parsed[field.name])]
+    trimmed = records.withColumns({field.name: blank_to_null(F.col(field.name)) for field in feed.fields})
+    # In steps, each a projection of its own: written as one expression, a field would be parsed once per rule.
+    parsed = trimmed.withColumns(
+        {_parsed(field): field.parse(F.col(field.name)).cast(field.type) for field in feed.fields}
+    )
+    broken_rules = [rule for field in feed.fields for rule in _broken_rules(field)]
     reasons = F.coalesce("_problem", F.concat_ws(",", *broken_rules))
-    frame = records.select(
-        *(parsed[field.name].cast(field.type).alias(field.name) for field in feed.fields),
+    judged = parsed.withColumn("_reasons", reasons)
+    frame = judged.select(
+        *(F.col(_parsed(field)).alias(field.name) for field in feed.fields),
         *BOOKKEEPING,
-        reasons.alias("_reasons"),
-        F.when(reasons != "", F.col("_record")).alias("_record"),
+        "_reasons",
+        F.when(F.col("_reasons") != "", F.col("_record")).alias("_record"),
     )
     return frame.withColumns({name: F.expr(sql) for name, sql in feed.derived.items()})
 
 
-def _broken_rules(field: Field, parsed: Column) -> list[Column]:
-    raw = blank_to_null(F.col(field.name))
+def _parsed(field: Field) -> str:
+    return f"_parsed_{field.name}"
+
+
+def _broken_rules(field: Field) -> list[Column]:
+    raw, parsed = F.col(field.name), F.col(_parsed(field))
     rules = [F.when(raw.isNotNull() & parsed.isNull(), f"{field.name}_invalid")]
     if field.required:
         rules.append(F.when(raw.isNull(), f"{field.name}_missing"))
