@@ -40,6 +40,7 @@ from jobs.transforms.duplicates import (
 from jobs.transforms.keys import KEY
 
 DEFAULT_MAX_REJECTED_SHARE = 0.2
+MAX_ERROR = 4000
 SAME_KEY = " AND ".join(f"s.{name} = t.{name}" for name in KEY)
 
 
@@ -387,7 +388,8 @@ def _entries(
 
     return (
         *(entry(file, None) for file in files),
-        *(entry(InspectedFile(file, "refused"), error) for file, error in refused.items()),
+        # A message may quote a header of any length; `etl_files` holds this much of it.
+        *(entry(InspectedFile(file, "refused"), error[:MAX_ERROR]) for file, error in refused.items()),
     )
 
 
