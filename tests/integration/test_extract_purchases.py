@@ -1,0 +1,103 @@
+"""Purchases from a table of a real PostgreSQL into the raw zone, and on into staging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import psycopg2
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs import console, extract_purchases
+from tests.staging import RawZone
+
+pytestmark = pytest.mark.integration
+
+TABLE = """
+    CREATE SCHEMA retail;
+    CREATE TABLE retail.user_purchase (
+        invoice_number varchar(10), stock_code varchar(20), detail varchar(1000), quantity int,
+        invoice_date timestamptz, unit_price numeric(8, 3), customer_id int, country varchar(20));
+    SET TIME ZONE 'America/New_York';
+    INSERT INTO retail.user_purchase VALUES
+        ('1', 'LAMP', 'a "lamp", lit' || chr(10) || 'ünï', 2, '2010-12-01 08:26+00', 2.55, 17850, 'France'),
+        ('1', 'LAMP', 'a "lamp", lit' || chr(10) || 'ünï', 2, '2010-12-01 08:26+00', 2.55, 17850, 'France'),
+        ('2', 'VASE', NULL, -1, '2010-12-01 03:26', 0.001, NULL, NULL);
+    INSERT INTO retail.user_purchase
+    SELECT 'n' || n, 'S', 'd', n, timestamptz '2011-01-01 00:00+00' + n * interval '1 hour', 1.5, n, 'UK'
+    FROM generate_series(1, 97) AS n;
+"""
+
+
+def execute(url: str, statements: str) -> None:
+    connection = psycopg2.connect(url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(statements)
+    connection.close()
+
+
+def test_a_table_is_extracted_in_parts_and_staged_and_a_second_time_adds_nothing(
+    spark: SparkSession, tmp_lake: str, warehouse_url: str
+) -> None:
+    execute(warehouse_url, TABLE)
+    zone = RawZone(spark, tmp_lake, "purchases")
+
+    def extract(day: int) -> int:
+        moment = date(2024, 5, day)
+        return extract_purchases.extract_purchases(
+            zone.store, warehouse_url, "retail.user_purchase", moment, parts=3
+        )
+
+    assert extract(1) == 100
+    names = [file.path.removeprefix("raw/purchases/") for file in zone.store.list("raw/purchases")]
+    assert names == [f"extract/2024-05-01/part-{n:03d}.csv" for n in range(3)]
+    assert zone.stage().total("accepted") == 100
+    columns = ("invoice_number", "detail", "quantity", "invoice_date", "unit_price", "customer_id")
+    rows = [tuple(map(str, row)) for row in zone.rows(*columns) if row[0] in "12"]
+    lamp = ("1", 'a "lamp", lit\nünï', "2", "2010-12-01 08:26:00", "2.5500", "17850")
+    assert rows == [lamp, lamp, ("2", "None", "-1", "2010-12-01 08:26:00", "0.0010", "None")]
+
+    assert extract(1) == 100, "the same day's files are there already"
+    assert zone.stage().entries == ()
+    execute(warehouse_url, "INSERT INTO retail.user_purchase SELECT * FROM retail.user_purchase LIMIT 1")
+    assert extract(2) == 101
+    result = zone.stage()
+    assert (result.total("accepted"), result.total("duplicates")) == (1, 100)
+
+
+@pytest.fixture
+def main(tmp_lake: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The job's main with a SOURCE_URL."""
+
+    def call(url: str, *arguments: str) -> int:
+        monkeypatch.setenv("LAKE_URI", tmp_lake)
+        monkeypatch.setenv("SOURCE_URL", url)
+        monkeypatch.setattr(console.log, "handlers", [])
+        return extract_purchases.main(list(arguments))
+
+    return call
+
+
+def test_what_is_wrong_with_the_source_is_said_in_one_line_without_a_secret(
+    main: Callable[..., int], warehouse_url: str, tmp_lake: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(warehouse_url, "CREATE TABLE short (invoice_number text)")
+    password = warehouse_url.split(":")[2].split("@")[0]
+    port = warehouse_url.rsplit(":", 1)[1].split("/")[0]
+    for url, table, message in (
+        (warehouse_url, "no_such.table_here", 'relation "no_such.table_here" does not exist'),
+        (warehouse_url, "short", 'column "stock_code" does not exist'),
+        (warehouse_url.replace(password, "wrong-word"), "short", "password authentication failed"),
+        (warehouse_url.replace(port, "9"), "short", "refused"),
+        ("", "short", "SOURCE_URL is not set"),
+        ("mysql://u:wrong-word@host/db", "short", "SOURCE_URL is not set"),
+    ):
+        assert main(url, "--table", table) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+        assert password not in error
+        assert "wrong-word" not in error
+    assert list(Path(tmp_lake).rglob("*.csv")) == []
