@@ -5,6 +5,7 @@ Progress goes to standard error, results to standard output.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -15,24 +16,41 @@ from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
 
+from jobs.errors import ConfigurationError
+
 log = logging.getLogger("user_analytics")
 HEARTBEAT_SECONDS = 5.0
 
 
-class _UtcFormatter(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{datetime.fromtimestamp(record.created, UTC):%H:%M:%S} {record.getMessage()}"
 
 
-def configure_logging(verbose: bool = False) -> None:
-    """Write this suite's log lines to standard error; calling it again changes only the level."""
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"at": at, "level": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logging(form: str = "text") -> None:
+    """Write this suite's log lines to standard error, as text or as one JSON object a line.
+
+    Raises ConfigurationError for another form.
+    """
+    forms: dict[str, type[logging.Formatter]] = {"text": _TextFormatter, "json": _JsonFormatter}
+    if form not in forms:
+        raise ConfigurationError(f"LOG_FORMAT={form!r}: expected text or json")
     # A program around this one may have handlers of its own here.
-    if not any(isinstance(handler.formatter, _UtcFormatter) for handler in log.handlers):
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_UtcFormatter("%(asctime)s %(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    ours = [h for h in log.handlers if isinstance(h.formatter, (_TextFormatter, _JsonFormatter))]
+    for handler in ours:
+        log.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(forms[form]())
+    log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(logging.INFO)
 
 
 @contextmanager

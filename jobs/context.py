@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import threading
 import time
@@ -92,6 +93,7 @@ def job_main(body: Callable[[], int | None]) -> int:
     """Run a job's body and turn what it raises into one line on standard error and an exit code."""
     configure_logging()
     try:
+        configure_logging(os.environ.get("LOG_FORMAT", "").strip() or "text")
         with _sigterm_as_ctrl_c():
             return body() or 0
     except UserAnalyticsError as error:
