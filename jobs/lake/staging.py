@@ -160,11 +160,13 @@ def _records(
     A file that breaks off is refused, the others are read. Gives the records, the counts and the files read.
     """
     while files:
-        records = _keyed(run, feed, names, files).persist(StorageLevel.DISK_ONLY)
+        records = None
         try:
+            records = _keyed(run, feed, names, files).persist(StorageLevel.DISK_ONLY)
             return records, _counts(records, files), files
         except (PySparkException, Py4JJavaError):
-            records.unpersist()
+            if records is not None:
+                records.unpersist()
             broken = {file.file: message for file in files if (message := _failure(run, feed, names, file))}
             if not broken:
                 raise

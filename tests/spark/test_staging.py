@@ -1,0 +1,279 @@
+"""Staging over time: files come, come again, come late, are corrected; runs die. The table says what the files say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs import generate_samples
+from jobs.lake import staging
+from jobs.lake.ledger import Ledger
+from jobs.lake.tables import LakeTable
+from tests.records import csv_text, event, json_lines, purchase, purchases, reviews
+from tests.staging import RawZone, balanced
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def lake(spark: SparkSession, tmp_path: Path) -> Callable[..., RawZone]:
+    """A function that makes an empty lake with the raw zone of one feed."""
+
+    def make(feed: str, name: str = "lake") -> RawZone:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return RawZone(spark, str(tmp_path / name), feed)
+
+    return make
+
+
+# -- the sample against what its generator knows ---------------------------------------------------------------
+
+REASONS = {
+    "garbage_line": "malformed_json",
+    "user_id_missing": "user_id_missing",
+    "action_type_blank": "action_type_missing",
+    "action_type_too_long": "action_type_too_long",
+    "timestamp_impossible": "timestamp_invalid",
+    "timestamp_epoch_milliseconds": "timestamp_invalid",
+    "quantity_not_a_number": "quantity_invalid",
+    "unit_price_not_a_number": "unit_price_invalid",
+    "invoice_number_missing": "invoice_number_missing",
+    "invoice_date_impossible": "invoice_date_invalid",
+    "too_few_columns": "wrong_number_of_columns",
+    "review_text_empty": "review_missing",
+}
+
+
+@pytest.mark.parametrize("feed", ["logs", "purchases", "reviews"])
+def test_the_sample_is_counted_as_its_generator_counts_it(lake: Callable[..., RawZone], feed: str) -> None:
+    zone = lake(feed)
+    generate_samples.write_samples(zone.folder.parent, seed=7, scale=0.05)
+    expected = generate_samples.manifest(seed=7, scale=0.05)["feeds"][feed]
+
+    result = zone.stage()
+
+    totals = ("records_read", "accepted", "duplicates", "rejected")
+    wanted = ("records", "accepted", "duplicates", "rejected")
+    assert [result.total(name) for name in totals] == [expected[name] for name in wanted]
+    ledger = zone.ledger()
+    assert all(map(balanced, ledger.values()))
+    assert {name: entry.records_read for name, entry in ledger.items()} == {
+        name: file["records"] for name, file in expected["files"].items()
+    }
+    assert {name: entry.rejected for name, entry in ledger.items()} == {
+        name: sum(file["rejected"].values()) for name, file in expected["files"].items()
+    }
+    reasons: Counter[str] = Counter()
+    for kind, count in expected["rejected_by_kind"].items():
+        reasons[REASONS[kind]] += count
+    assert zone.reasons() == reasons
+    assert zone.staging().count() == expected["accepted"]
+    unknown = {name for entry in ledger.values() for name in entry.unknown_columns}
+    assert unknown == set(expected["facts"].get("unknown_fields", []))
+
+    assert zone.stage().entries == (), "a second run finds nothing"
+
+
+# -- the same records again, earlier, later, corrected ------------------------------------------------------------
+
+
+def x(device: str | None = None) -> dict[str, Any]:
+    return event("x", device=device)
+
+
+Y, Z = event("y"), event("z")
+
+
+def users(zone: RawZone) -> list[tuple[str, str | None]]:
+    return zone.rows("user_id", "device")
+
+
+def test_the_table_says_what_the_present_files_say(lake: Callable[..., RawZone]) -> None:
+    zone = lake("logs")
+    zone.put({"a.jsonl": json_lines(x(), Y), "b.jsonl": json_lines(Y, Z)})
+    zone.stage()
+    assert users(zone) == [("x", None), ("y", "x"), ("z", "x")]
+    assert sorted(zone.counts().values()) == [(2, 1, 1, 0), (2, 2, 0, 0)]
+
+    # Whichever of the two had y before: the other one, read again beside it, gives y now.
+    zone.put({"a.jsonl": json_lines(x())}, day=2)
+    zone.stage()
+    assert users(zone) == [("x", None), ("y", "x"), ("z", "x")]
+    assert zone.counts() == {"a.jsonl": (1, 1, 0, 0), "b.jsonl": (2, 2, 0, 0)}
+    zone.put({"b.jsonl": json_lines(Z)}, day=2)
+    zone.stage()
+    assert users(zone) == [("x", None), ("z", "x")]
+
+    # The same content under another name adds nothing.
+    zone.put({"copy-of-a.jsonl": json_lines(x())}, day=3)
+    zone.stage()
+    assert users(zone) == [("x", None), ("z", "x")]
+    assert zone.counts()["copy-of-a.jsonl"] == (1, 0, 1, 0)
+
+
+def test_a_better_duplicate_that_comes_late_replaces_and_what_it_replaced_comes_back(
+    lake: Callable[..., RawZone],
+) -> None:
+    zone = lake("logs")
+    zone.put({"a.jsonl": json_lines(x(), Z)})
+    zone.stage()
+    zone.put({"late.jsonl": json_lines(x("Web"), event("w"))}, day=2)
+    zone.stage()
+    assert users(zone) == [("w", "x"), ("x", "Web"), ("z", "x")]
+    assert zone.counts() == {"a.jsonl": (2, 1, 1, 0), "late.jsonl": (2, 2, 0, 0)}, "the row changed hands"
+
+    # A correction that cannot be read changes nothing; the one after it takes the better record back.
+    zone.put({"late.jsonl": ""}, day=3)
+    zone.stage()
+    assert users(zone) == [("w", "x"), ("x", "Web"), ("z", "x")]
+    assert "is empty" in zone.refused()["late.jsonl"]
+    zone.put({"late.jsonl": json_lines(event("w"))}, day=4)
+    zone.stage()
+    assert users(zone) == [("w", "x"), ("x", None), ("z", "x")]
+    assert zone.counts() == {"a.jsonl": (2, 2, 0, 0), "late.jsonl": (1, 1, 0, 0)}
+
+
+def test_repeated_invoice_lines_are_rows_and_a_file_twice_is_not(lake: Callable[..., RawZone]) -> None:
+    zone = lake("purchases")
+    lamp, vase = purchase(StockCode="LAMP"), purchase(StockCode="VASE")
+    guest, unreadable = purchase(CustomerID=""), purchase(CustomerID="{}")
+    zone.put(
+        {
+            "may.csv": purchases(lamp, lamp, vase),
+            "same-again.csv": csv_text([vase, lamp, lamp], end="\n"),
+            "guests.csv": purchases(unreadable, guest),
+        }
+    )
+    zone.stage()
+    assert zone.rows("stock_code") == [("85123A",), ("LAMP",), ("LAMP",), ("VASE",)]
+    assert zone.counts()["guests.csv"] == (2, 1, 0, 1)
+
+    # A correction with a third lamp and no vase; the vase stays, the other file still says it.
+    zone.put({"may.csv": purchases(lamp, lamp, lamp)}, day=2)
+    zone.put({"guests-without-the-error.csv": purchases(guest)}, day=2)
+    zone.stage()
+    assert zone.rows("stock_code") == [("85123A",), ("LAMP",), ("LAMP",), ("LAMP",), ("VASE",)]
+    assert zone.counts()["guests-without-the-error.csv"] == (1, 0, 1, 0), "a rejected line is no occurrence"
+    zone.put({"same-again.csv": purchases(lamp)}, day=3)
+    zone.stage()
+    assert zone.rows("stock_code") == [("85123A",), ("LAMP",), ("LAMP",), ("LAMP",)]
+
+
+def test_of_one_review_the_text_delivered_last_stays(lake: Callable[..., RawZone]) -> None:
+    zone = lake("reviews")
+    zone.put({"2-new.csv": reviews(("1", "new text", "r1"))}, day=2)
+    zone.put({"1-old.csv": reviews(("1", "old text", "r1"))}, day=1)
+    zone.stage()
+    assert zone.rows("review") == [("new text",)]
+    zone.put({"0-newest.csv": reviews(("1", "a newest text", "r1"))}, day=3)
+    zone.put({"3-oldest.csv": reviews(("1", "oldest text", "r1"))}, day=0)
+    zone.stage()
+    assert zone.rows("review") == [("a newest text",)]
+
+
+def test_any_order_and_repetition_of_files_gives_the_same_table(lake: Callable[..., RawZone]) -> None:
+    files = {
+        "a.jsonl": json_lines(x(), Y, Y, event("w", device=None, location="Bonn")),
+        "b.jsonl": json_lines(x("Web"), event("w", device="iOS", location=None), Z),
+        "c.jsonl": json_lines(x("iOS"), event("w", device="iOS", location="Bonn"), {**Y, "extra": 1}),
+    }
+    at_once = lake("logs", "at once")
+    at_once.put(files)
+    at_once.stage()
+    one_by_one = lake("logs", "one by one")
+    for name in ("c.jsonl", "a.jsonl", "b.jsonl"):
+        one_by_one.put({name: files[name], f"again/{name}": files[name]})
+        one_by_one.stage()
+
+    assert at_once.rows() == one_by_one.rows()
+    assert at_once.rows("user_id", "device", "location") == [
+        ("w", "iOS", "Bonn"),
+        ("x", "iOS", "x"),  # both say as much as the other; of equal records the greater text stays
+        ("y", "x", "x"),
+        ("z", "x", "x"),
+    ]
+    for zone in (at_once, one_by_one):
+        assert sum(accepted for _, accepted, _, _ in zone.counts().values()) == 4
+
+
+# -- runs that die ---------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def stage_and_die(zone: RawZone, where: object, name: str) -> None:
+    """Stage, and die as the function of that name is called."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, name, die)
+        with pytest.raises(Killed):
+            zone.stage()
+
+
+def state(zone: RawZone) -> tuple[object, ...]:
+    """All that staging keeps, without run ids and times; whichever file of several brought a row."""
+    rows = zone.rows(*(f.name for f in zone.staging().schema if f.name not in ("_file_id", "_delivered_at")))
+    return rows, zone.rejected(), zone.counts(), zone.refused()
+
+
+def test_a_run_killed_between_its_commits_and_run_again_ends_as_a_clean_one(
+    lake: Callable[..., RawZone],
+) -> None:
+    """First with nothing in staging, then with corrections, better duplicates and rows that leave."""
+    deliveries: list[dict[str, str | bytes]] = [
+        {"a.jsonl": json_lines(x(), Y, "garbage"), "b.jsonl": json_lines(Y, "more garbage")},
+        {"a.jsonl": json_lines(x(), "other garbage"), "c.jsonl": json_lines(x("Web"), Z), "d.jsonl": ""},
+    ]
+    killed, clean = lake("logs", "killed"), lake("logs", "clean")
+
+    for day, files in enumerate(deliveries):
+        killed.put(files, day)
+        clean.put(files, day)
+        for place, name in ((staging, "write_quarantine"), (staging, "_write_accepted"), (Ledger, "write")):
+            stage_and_die(killed, place, name)
+        killed.stage()
+        clean.stage()
+        assert state(killed) == state(clean)
+    assert users(killed) == [("x", "Web"), ("y", "x"), ("z", "x")]
+    assert killed.counts() == {"a.jsonl": (2, 0, 1, 1), "b.jsonl": (2, 1, 0, 1), "c.jsonl": (2, 2, 0, 0)}
+    killed.stage()
+    assert state(killed) == state(clean)
+
+
+def test_a_run_killed_before_the_first_rows_are_written_leaves_no_file_counted_as_read(
+    lake: Callable[..., RawZone],
+) -> None:
+    zone = lake("purchases")
+    zone.put({"a.csv": purchases(purchase())})
+    stage_and_die(zone, LakeTable, "append")
+    assert zone.ledger() == {}
+    zone.stage()
+    assert zone.counts() == {"a.csv": (1, 1, 0, 0)}
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_refused_and_the_others_are_staged(
+    lake: Callable[..., RawZone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = lake("logs")
+    zone.put({"gone.jsonl": json_lines(x()), "here.jsonl": json_lines(Y)})
+    before = staging._inspect
+
+    def vanish(*arguments: Any) -> Any:
+        found = before(*arguments)
+        (zone.folder / "gone.jsonl").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(staging, "_inspect", vanish)
+    zone.stage()
+    assert zone.counts() == {"here.jsonl": (1, 1, 0, 0)}
+    assert "gone.jsonl" in zone.refused()
