@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,9 @@ def pytest_configure() -> None:
     for name in _strays():
         del os.environ[name]
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    # PySpark gives timestamps in the zone of the machine; tests compare them with UTC.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
     # boto3 would ask the cloud's metadata address for keys, and wait for it.
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     # `kill` should stop the services as Ctrl-C does.
