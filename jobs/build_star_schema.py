@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pyspark.sql import functions as F
 
@@ -47,8 +48,9 @@ def build_star_schema(run: RunContext) -> bool:
             mark = source_mark(LOGS.name, logs)
             may_leave = may_leave or (had_members and (changes.whole or not changes.only_inserts))
             # Members first: at no time does a fact refer to a member that is not there.
-            for dimension in DIMENSIONS:
-                _add_members(run, dimension, changes, mark)
+            # All at once: with few members each, planning and committing take longer than Spark's own work.
+            with ThreadPoolExecutor(len(DIMENSIONS)) as pool:
+                list(pool.map(lambda dimension: _add_members(run, dimension, changes, mark), DIMENSIONS))
             apply_changes(facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
         if may_leave:
             for dimension in DIMENSIONS:

@@ -66,6 +66,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         # Keys of a day's batch against the keys of a large table: ship the small side rather than sort both.
         .config("spark.sql.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
         .config("spark.sql.adaptive.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
+        # A batch is kept on disk for a few reads: trying compression schemes on it costs more than it saves.
+        .config("spark.sql.inMemoryColumnarStorage.compressed", "false")
         # No sort where a hash table per partition does.
         .config("spark.sql.join.preferSortMergeJoin", "false")
         .config("spark.driver.maxResultSize", "512m")
