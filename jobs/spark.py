@@ -73,6 +73,9 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         .config("spark.driver.maxResultSize", "512m")
         .getOrCreate()
     )
+    if small:
+        # Some hundred plans over a few rows each: compiling them takes longer than interpreting them.
+        spark.conf.set("spark.sql.codegen.wholeStage", "false")
     _configure_object_store(spark, settings)
     return spark
 
