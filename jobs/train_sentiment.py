@@ -67,7 +67,7 @@ TELLING_TEXTS = 50
 def train(
     run: RunContext,
     labelled: DataFrame,
-    name: str,
+    model_name: str,
     parameters: Parameters,
     provenance: str,
     export: Path | None,
@@ -77,43 +77,30 @@ def train(
     log.info("train: %s texts, version %s", f"{texts:,}", version)
     rows = training.prepared(labelled, parameters).persist(StorageLevel.DISK_ONLY)
     counts = training.count_terms(rows, parameters.folds)
-    folds, held_out = list(range(parameters.folds)), parameters.folds
+    all_texts = training.read_texts(rows, counts)
+    rows.unpersist()
     log.info("train: %s terms in two texts and more", f"{len(counts.terms):,}")
 
-    splits = [([f for f in folds if f != fold], fold) for fold in folds] + [(folds, held_out)]
-    weighings = [training.weigh(counts, parts, parameters) for parts, _ in splits]
-    final = training.weigh(counts, [*folds, held_out], parameters)
-    used = np.logical_or.reduce([w.keep for w in (*weighings, final)])
-    vocabulary = [counts.terms[i] for i in np.flatnonzero(used)]
-    presence = training.vectorizer(run.spark, vocabulary).transform(rows).drop("grams")
-    presence = presence.persist(StorageLevel.MEMORY_AND_DISK)
-
+    folds, held_out = list(range(parameters.folds)), parameters.folds
     out_of_fold: list[Scored] = []
-    for (parts, part), weighing in zip(splits, weighings, strict=True):
-        model = training.fit(presence.where(F.col("part").isin(parts)), weighing.scale[used], parameters)
-        result = training.scored(presence.where(F.col("part") == part), weighing.scale[used], model)
+    for part in [*folds, held_out]:
+        others = [fold for fold in folds if fold != part]
+        weighing = training.weigh(counts, others, parameters)
+        weights, intercept = training.fit(all_texts, others, weighing, parameters)
+        result = training.scored(all_texts, part, weighing, weights, intercept)
         out_of_fold.append(result)
-        right = float(((result.margin > 0) == (result.label > 0.5)).mean())
-        log.info(
-            "train: %s: %.2f %% right",
-            "held-out part" if part == held_out else f"fold {part + 1}",
-            100 * right,
-        )
-    presence.unpersist()
-
-    kept = training.vectorizer(run.spark, [counts.terms[i] for i in np.flatnonzero(final.keep)])
-    presence = kept.transform(rows).drop("grams").persist(StorageLevel.MEMORY_AND_DISK)
-    scale = final.scale[final.keep]
-    model = training.fit(presence, scale, parameters)
-    presence.unpersist()
-    rows.unpersist()
+        name = "held-out part" if part == held_out else f"fold {part + 1}"
+        log.info("train: %s: %.2f %% right", name, 100 * result.accuracy)
+    everything = [*folds, held_out]
+    final = training.weigh(counts, everything, parameters)
+    weights, intercept = training.fit(all_texts, everything, final, parameters)
+    terms, scale = training.terms_of(counts, final, weights), final.scale[final.keep]
 
     crossed = training.joined(out_of_fold[:-1])
-    fold_accuracy = [float(((r.margin > 0) == (r.label > 0.5)).mean()) for r in out_of_fold[:-1]]
+    fold_accuracy = [result.accuracy for result in out_of_fold[:-1]]
     calibration = training.joined(out_of_fold).calibration()
-    terms = training.terms_of(counts, final, model)
     description: dict[str, Any] = {
-        "name": name,
+        "name": model_name,
         "version": version,
         "format": FORMAT,
         "provenance": provenance,
@@ -124,7 +111,7 @@ def train(
         "terms": len(terms.term),
         "positive_mass": final.positive_mass,
         "negative_mass": final.negative_mass,
-        "intercept": float(model.intercept),
+        "intercept": intercept,
         "calibration": {"slope": calibration.slope, "offset": calibration.offset},
         "prior": float(crossed.label.sum() + out_of_fold[-1].label.sum()) / texts,
         "fold_accuracy": fold_accuracy,
@@ -135,7 +122,13 @@ def train(
         "held_out": out_of_fold[-1].calibrated(crossed.calibration()).as_dict(),
         "telling": _telling(terms, scale),
     }
-    pipeline = training.whole_pipeline([kept, *training.scaler(scale), model])
+    pipeline = training.whole_pipeline(
+        [
+            training.vectorizer(run.spark, terms.term),
+            *training.scaler(scale),
+            training.regression_model(run.spark, weights, intercept),
+        ]
+    )
     _keep(run, description, terms, pipeline, export)
     return version
 

@@ -1,8 +1,8 @@
-"""Fitting and measuring a sentiment model with Spark ML. The formulas stand in `jobs.transforms.sentiment`.
+"""Fitting and measuring a sentiment model. The formulas stand in `jobs.transforms.sentiment`.
 
-Same data and parameters give the same weights to the last digit: texts are sorted inside two partitions by a hash of
-their content. Spark adds the partitions' gradients in the order in which they arrive; for two that order does not
-matter, because floating-point addition commutes, and for three it would, because it is not associative.
+Spark reads the texts, tokenises them and counts terms; the hashes of each text's n-grams, 5 KB a text, then come to
+the driver, where the regressions are fitted. Texts are sorted by a hash of their content, so that neither their order
+in the file nor the partitioning changes the last digit of a weight.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pyspark.ml import PipelineModel
-from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
+from pyspark.ml.classification import LogisticRegressionModel
+from pyspark.ml.common import _py2java
 from pyspark.ml.feature import CountVectorizerModel, ElementwiseProduct, Normalizer, SQLTransformer
-from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.models.evaluation import Evaluation, Floats, evaluate, platt
 from jobs.models.files import Terms
+from jobs.models.regression import SparseRows, fit_logistic, row_sums
 from jobs.transforms.sentiment import CONFIDENT, EVIDENCE_TOKENS, Calibration
-from jobs.transforms.text import ngrams, plain_text, tokens
+from jobs.transforms.text import ngram_hashes, ngrams, plain_text, term_hash, tokens
 
-PARTITIONS = 2
+# Compressed files are read in one piece; from there on the work is spread.
+TASKS = 16
 # A term must occur in so many training texts.
 MIN_TEXTS = 2
 # One group of texts in so many is held out.
@@ -42,7 +44,7 @@ class Parameters:
 
     max_terms: int = 0
     C: float = 40.0
-    iterations: int = 40
+    iterations: int = 60
     tolerance: float = 1e-5
     folds: int = 5
     seed: int = 20110619
@@ -58,9 +60,21 @@ class Counts:
     """How many texts of either class contain a term, by part: the folds, then the held-out part. terms are sorted."""
 
     terms: list[str]
+    hashes: npt.NDArray[np.int64]
     positive: npt.NDArray[np.int64]
     negative: npt.NDArray[np.int64]
     texts: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts in a fixed order, and the counted terms in them: text i has terms[start[i]:start[i + 1]]."""
+
+    label: Floats
+    part: npt.NDArray[np.int64]
+    evidence: Floats
+    start: npt.NDArray[np.int64]
+    terms: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,11 @@ class Scored:
     def evident_margin(self) -> Floats:
         return self.margin * self.evidence
 
+    @property
+    def accuracy(self) -> float:
+        """The share on the right side of zero."""
+        return float(((self.margin > 0) == (self.label > 0.5)).mean())
+
     def calibrated(self, calibration: Calibration) -> Evaluation:
         logit = calibration.slope * self.evident_margin + calibration.offset
         return evaluate(1 / (1 + np.exp(-logit)), self.label, CONFIDENT)
@@ -99,25 +118,20 @@ class Scored:
 def prepared(labelled: DataFrame, parameters: Parameters) -> DataFrame:
     """text string, label double, group string (null: the text itself) → what training needs, one row per text.
 
-    text_key bigint (hash of the tokens), label, tokens bigint (their number), part int, grams array<string>. Texts with
-    equal tokens, or of one group, have the same part: 0..folds-1, or folds for the held-out tenth.
+    text_key bigint (hash of the tokens), label, part int, items array<string> (the tokens). Texts with equal tokens,
+    or of one group, have the same part: 0..folds-1, or folds for the held-out tenth.
     """
     group = F.coalesce(F.xxhash64("group"), F.col("text_key"))
     held_out = F.pmod(F.xxhash64(F.lit(parameters.seed), "_group"), F.lit(HELD_OUT)) == 0
     fold = F.pmod(F.xxhash64(F.lit(parameters.seed + 1), "_group"), F.lit(parameters.folds)).cast("int")
-    rows = (
-        labelled.repartition(PARTITIONS, "text")
+    return (
+        labelled.repartition(TASKS, "text")
         .withColumn("_plain", F.expr(plain_text("text")))
-        .withColumn("_items", F.expr(tokens("_plain")))
-        .withColumn("text_key", F.xxhash64(F.array_join("_items", " ")))
+        .withColumn("items", F.expr(tokens("_plain")))
+        .withColumn("text_key", F.xxhash64(F.array_join("items", " ")))
         .withColumn("_group", F.when(F.col("group").isNotNull(), group).otherwise(F.col("text_key")))
         .withColumn("part", F.when(held_out, parameters.folds).otherwise(fold))
-        .select("text_key", "label", F.size("_items").alias("tokens"), "part", "_items")
-    )
-    return (
-        rows.repartition(PARTITIONS, "text_key")
-        .sortWithinPartitions("text_key", "label")
-        .select("text_key", "label", "tokens", "part", F.expr(ngrams("_items")).alias("grams"))
+        .select("text_key", "label", "part", "items")
     )
 
 
@@ -130,12 +144,12 @@ def count_terms(texts: DataFrame, folds: int) -> Counts:
         for part in range(folds + 1)
     ]
     table = (
-        texts.select("label", "part", F.explode_outer("grams").alias("term"))
+        texts.select("label", "part", F.explode_outer(F.expr(ngrams("items"))).alias("term"))
         .where("term IS NOT NULL")
         .groupBy("term")
         .agg(*columns, F.count("*").alias("texts"))
         .where(F.col("texts") >= MIN_TEXTS)
-        .drop("texts")
+        .select("*", term_hash("term").alias("hash"))
         .toArrow()
     )
     names = table.column("term").to_pylist()
@@ -148,6 +162,7 @@ def count_terms(texts: DataFrame, folds: int) -> Counts:
     sizes = {row.part: row["count"] for row in texts.groupBy("part").count().collect()}
     return Counts(
         [names[i] for i in order],
+        table.column("hash").to_numpy()[order] if names else np.zeros(0, np.int64),
         counts("positive"),
         counts("negative"),
         np.array([sizes.get(part, 0) for part in range(folds + 1)]),
@@ -192,38 +207,76 @@ def scaler(scale: Floats) -> list[Any]:
     return [product, Normalizer(p=2.0, inputCol="scaled", outputCol="features")]
 
 
-def fit(presence: DataFrame, scale: Floats, parameters: Parameters) -> LogisticRegressionModel:
-    """Logistic regression on scaled presence."""
-    texts = presence.count()
-    regression = LogisticRegression(
-        featuresCol="features",
-        labelCol="label",
-        maxIter=parameters.iterations,
-        tol=parameters.tolerance,
-        regParam=1 / (parameters.C * texts),
-        standardization=False,
-    )
-    features = PipelineModel(scaler(scale)).transform(presence).select("label", "features")
-    # Cut off where the features came from: every iteration is a Spark job, and would send the vocabulary along.
-    features = features.localCheckpoint()
-    model: LogisticRegressionModel = regression.fit(features)
-    return model
-
-
-def scored(presence: DataFrame, scale: Floats, model: LogisticRegressionModel) -> Scored:
-    """The margins that a model gives texts, in a fixed order."""
+def read_texts(texts: DataFrame, counts: Counts) -> Texts:
+    """Bring the prepared texts to the driver, as positions of the terms that they contain."""
     table = (
-        model.transform(PipelineModel(scaler(scale)).transform(presence))
-        .select("text_key", "label", "tokens", vector_to_array(F.col("rawPrediction"))[1].alias("margin"))
+        texts.select(
+            "text_key",
+            "label",
+            "part",
+            F.size("items").alias("tokens"),
+            F.expr(ngram_hashes("items")).alias("grams"),
+        )
         .sort("text_key", "label")
         .toArrow()
     )
+    grams = table.column("grams").combine_chunks()
+    length = grams.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    hashes = grams.flatten().to_numpy()
+    order = np.argsort(counts.hashes, kind="stable")
+    place = np.minimum(np.searchsorted(counts.hashes, hashes, sorter=order), max(len(order) - 1, 0))
+    found = order[place].astype(np.int32)
+    known = counts.hashes[found] == hashes
     count = table.column("tokens").to_numpy().astype(np.float64)
-    return Scored(
+    owner = np.repeat(np.arange(len(length)), length)[known]
+    return Texts(
         table.column("label").to_numpy(),
-        table.column("margin").to_numpy(),
+        table.column("part").to_numpy().astype(np.int64),
         count / (count + EVIDENCE_TOKENS),
+        np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(length)))]),
+        found[known],
     )
+
+
+def features(texts: Texts, parts: Sequence[int], weighing: Weighing) -> SparseRows:
+    """The features of the texts of some parts: idf · ratio of the terms that a text contains, at unit length."""
+    chosen = np.isin(texts.part, parts)
+    owner = np.repeat(np.arange(len(texts.label)), np.diff(texts.start))
+    wanted = chosen[owner] & weighing.keep[texts.terms]
+    terms, owner = texts.terms[wanted], owner[wanted]
+    lengths = np.bincount(owner, minlength=len(texts.label))[chosen]
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    values = weighing.scale[terms]
+    norm = np.sqrt(row_sums(values * values, start))
+    columns = (np.cumsum(weighing.keep) - 1).astype(np.int32)[terms]
+    return SparseRows(start, columns, values / np.repeat(norm, lengths), int(weighing.keep.sum()))
+
+
+def fit(
+    texts: Texts, parts: Sequence[int], weighing: Weighing, parameters: Parameters
+) -> tuple[Floats, float]:
+    """Coefficients of the kept terms, and the intercept, from the texts of some parts."""
+    label = texts.label[np.isin(texts.part, parts)]
+    rows = features(texts, parts, weighing)
+    return fit_logistic(rows, label, parameters.C, parameters.iterations, parameters.tolerance)
+
+
+def scored(texts: Texts, part: int, weighing: Weighing, weights: Floats, intercept: float) -> Scored:
+    """The margins that a model gives the texts of a part."""
+    chosen = texts.part == part
+    return Scored(
+        texts.label[chosen],
+        features(texts, [part], weighing).times(weights) + intercept,
+        texts.evidence[chosen],
+    )
+
+
+def regression_model(spark: SparkSession, weights: Floats, intercept: float) -> LogisticRegressionModel:
+    """Spark ML's form of the fitted regression, which Spark ML itself has no public way to make."""
+    jvm: Any = spark._jvm
+    vector = _py2java(spark.sparkContext, Vectors.dense(weights))
+    model = jvm.org.apache.spark.ml.classification.LogisticRegressionModel("sentiment", vector, intercept)
+    return LogisticRegressionModel(model)
 
 
 def joined(parts: Sequence[Scored]) -> Scored:
@@ -244,12 +297,12 @@ def whole_pipeline(stages: Sequence[Any]) -> PipelineModel:
     return PipelineModel([*reading, *stages])
 
 
-def terms_of(counts: Counts, weighing: Weighing, model: LogisticRegressionModel) -> Terms:
-    """The terms that a model keeps, with their coefficients; model's features are just these, in order."""
+def terms_of(counts: Counts, weighing: Weighing, weights: Floats) -> Terms:
+    """The terms that a model keeps, with their coefficients."""
     kept = np.flatnonzero(weighing.keep)
     return Terms(
         [counts.terms[i] for i in kept],
         weighing.positive[kept],
         weighing.negative[kept],
-        np.asarray(model.coefficients.toArray()),
+        weights,
     )

@@ -71,7 +71,7 @@ def score(reviews: DataFrame, text: str, model: SentimentModel, key: str, partit
     Grain: one row per review, as `key` identifies it. Adds word_count and character_count bigint, text_kind string (see
     `text_statistics`), margin double, sentiment_probability double, positive_review boolean (null when the text cannot
     be judged), is_confident boolean, top_terms array<struct<term string, weight double>>: the terms that moved the
-    probability most, each with what it adds to the logit.
+    probability most, each with what it adds to the logit; none where the text cannot be judged.
 
     The texts are spread by key over so many partitions first: a review's n-grams then stay in one task from text to
     sum, whatever the number of reviews, and the order of its sums is the order of its n-grams.
@@ -120,8 +120,9 @@ def _judged(sums: DataFrame, model: SentimentModel) -> DataFrame:
     judged = F.col("text_kind") == ENGLISH_TEXT
     logit = slope * F.col("margin") * evidence + offset
     probability = F.col("sentiment_probability")
+    shown = F.when(judged, F.col("_top")).otherwise(F.slice("_top", 1, 0))
     added = F.transform(
-        "_top",
+        shown,
         lambda t: F.struct(
             t["term"].alias("term"), (t["_weight"] * slope * evidence / F.col("_norm")).alias("weight")
         ),

@@ -14,9 +14,10 @@ MAX_ORDER = 3
 
 TAG_OR_ENTITY = r"</?[a-zA-Z][^<>]{0,200}>|&(?:#\d{1,6}|[a-zA-Z]{2,8});"
 WORD = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:'[\p{L}\p{M}\p{N}]+)*"
+RATING = r"\d+(?:[./]\d+)+"
 # Ratings and decimals (8/10, 7.5), words with their apostrophes (isn't, l'amour), runs of final marks (!!, ...), and
 # every other visible sign on its own. Negations stay words; pairs and triples carry what they negate.
-TOKEN = rf"\d+(?:[./]\d+)+|{WORD}|[!?.]+|[^\s\p{{Z}}\p{{C}}\p{{L}}\p{{M}}\p{{N}}]"
+TOKEN = rf"{RATING}|{WORD}|[!?.]+|[^\s\p{{Z}}\p{{C}}\p{{L}}\p{{M}}\p{{N}}]"
 
 # Frequent words that occur in English and hardly elsewhere, and elsewhere but hardly in English: enough to tell English
 # prose from other prose, not to name the language.
@@ -83,17 +84,17 @@ def term_hash(term: str) -> Column:
 def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
     """The reviews with tokens array<string>, word_count and character_count bigint, text_kind string, without the text.
 
-    Grain: as reviews. word_count counts the tokens that begin with a letter or digit; character_count the characters
-    left when HTML was taken out. text_kind: `english`, `empty` (nothing visible), `no_words` (emoji, punctuation or
-    numbers only) or `other_language` (a quarter of the letters is not Latin; or frequent words of other languages
-    outnumber English ones; or eight words and more without a frequent English one).
+    Grain: as reviews. word_count counts words and numbers; character_count what is left when HTML was taken out.
+    text_kind: `english`, `empty` (nothing visible), `no_words` (emoji, punctuation or numbers, but no rating) or
+    `other_language` (a quarter of the letters is not Latin; or frequent words of other languages outnumber English
+    ones; or eight words and more without a frequent English one).
     """
     plain = F.col("_plain")
     english = F.size(F.array_intersect("tokens", F.array(*map(F.lit, ENGLISH))))
     other = F.size(F.array_intersect("tokens", F.array(*map(F.lit, OTHER))))
     letters = F.length(F.regexp_replace(plain, r"\P{L}+", ""))
     latin = F.length(F.regexp_replace(plain, r"\P{IsLatin}+", ""))
-    other_script = (letters - latin) * 4 >= letters
+    other_script = (letters > 0) & ((letters - latin) * 4 >= letters)
     other_words = (other > english) | ((F.col("word_count") >= 8) & (english == 0))
     return (
         reviews.withColumn("_plain", F.expr(plain_text(text)))
@@ -103,7 +104,7 @@ def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
         .withColumn(
             "text_kind",
             F.when(plain == "", EMPTY)
-            .when(letters == 0, NO_WORDS)
+            .when((letters == 0) & ~plain.rlike(RATING), NO_WORDS)
             .when(other_script | other_words, OTHER_LANGUAGE)
             .otherwise(ENGLISH_TEXT),
         )

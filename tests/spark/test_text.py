@@ -40,6 +40,7 @@ def test_tokens(spark: SparkSession, text: str, tokens: list[str]) -> None:
         ("A wonderful film about two sisters.", "english"),
         ("Great!", "english"),
         ("Superb", "english"),
+        ("10/10", "english"),
         ("Léa et les Corbeaux is the best film that I saw this year.", "english"),
         (None, "empty"),
         (" \n ", "empty"),
