@@ -18,6 +18,14 @@ COMMANDS = {
     "stage": ("jobs.stage_feed", "raw files of a feed to accepted, duplicate and rejected records"),
     "build-star-schema": ("jobs.build_star_schema", "staged logs to dimensions and facts"),
     "build-purchases": ("jobs.build_purchases", "staged purchases to user_purchase"),
+    "build-review-features": (
+        "jobs.build_review_features",
+        "staged reviews to movie_review: sentiment and terms",
+    ),
+    "train-sentiment": (
+        "jobs.train_sentiment",
+        "labelled reviews to a sentiment model, measured and described",
+    ),
     "publish": ("jobs.publish", "marts and run tables to the warehouse, and the views over them"),
     "psql": ("jobs.open_psql", "open the warehouse in psql"),
     "generate-samples": ("jobs.generate_samples", "write sample files with realistic dirt"),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobs.build_purchases import build_purchases
+from jobs.build_review_features import build_review_features
 from jobs.build_star_schema import build_star_schema
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds import FEEDS
@@ -36,6 +37,7 @@ from jobs.warehouse.base import Warehouse
 MARTS: dict[str, Callable[[RunContext], bool]] = {
     "build star schema": build_star_schema,
     "build purchases": build_purchases,
+    "build review features": build_review_features,
 }
 
 
