@@ -26,6 +26,8 @@ EVIDENCE_TOKENS = 11
 # A judgement is called confident from this probability on, for either side.
 CONFIDENT = 0.8
 TOP_TERMS = 10
+# In place of an n-gram's hash.
+NO_TERM = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ def score(reviews: DataFrame, text: str, model: SentimentModel, key: str, partit
         *keep,
         *statistics,
         F.size("tokens").alias("_tokens"),
-        F.explode_outer(F.expr(ngram_hashes("tokens"))).alias("_hash"),
+        F.explode_outer(
+            F.concat(F.expr(ngram_hashes("tokens")), F.array(F.lit(NO_TERM).cast("bigint")))
+        ).alias("_hash"),
     )
     known = model.terms.withColumn("_scale", term_scale(model)).select(
         term_hash("term").alias("_hash"),
@@ -92,9 +96,17 @@ def score(reviews: DataFrame, text: str, model: SentimentModel, key: str, partit
         (F.col("weight") * F.col("_scale")).alias("_weight"),
         (F.col("_scale") * F.col("_scale")).alias("_square"),
     )
+    # Every review finds this row, so that a review without a known term is not lost, and unknown n-grams can be dropped
+    # by an inner join before they are summed up: four of five are.
+    none = model.terms.sparkSession.range(1).select(
+        F.lit(NO_TERM).cast("bigint").alias("_hash"),
+        F.lit(None).cast("string").alias("term"),
+        F.lit(0.0).alias("_weight"),
+        F.lit(0.0).alias("_square"),
+    )
     found = F.when(F.col("term").isNotNull(), F.struct(-F.abs("_weight"), "term", "_weight"))
     sums = (
-        grams.join(F.broadcast(known), "_hash", "left")
+        grams.join(F.broadcast(known.unionByName(none)), "_hash", "inner")
         .groupBy(*keep, *statistics, "_tokens")
         .agg(
             F.sum("_weight").alias("_sum"),

@@ -11,9 +11,12 @@ from pyspark.sql import functions as F
 # The longest of 25,000 film reviews has 13,704 characters; what comes after this many is not read.
 MAX_CHARACTERS = 20_000
 MAX_ORDER = 3
+TOKENS_FOR_LANGUAGE = 100
 
 TAG_OR_ENTITY = r"</?[a-zA-Z][^<>]{0,200}>|&(?:#\d{1,6}|[a-zA-Z]{2,8});"
 WORD = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:'[\p{L}\p{M}\p{N}]+)*"
+# The same, less exact at the end of a word, in one pass.
+COUNTED_WORD = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}']*+"
 RATING = r"\d+(?:[./]\d+)+"
 # Ratings and decimals (8/10, 7.5), words with their apostrophes (isn't, l'amour), runs of final marks (!!, ...), and
 # every other visible sign on its own. Negations stay words; pairs and triples carry what they negate.
@@ -44,8 +47,10 @@ ENGLISH_TEXT, EMPTY, NO_WORDS, OTHER_LANGUAGE = "english", "empty", "no_words", 
 def plain_text(text: str) -> str:
     """SQL: a column of texts → the same without HTML tags and entities, trimmed, cut at MAX_CHARACTERS; null → ''."""
     readable = f"substring(coalesce({text}, ''), 1, {MAX_CHARACTERS})"
-    # Typographers' quotes are the typist's; numeric ones survive in exported pages.
-    readable = f"""translate(replace({readable}, '&#39;', "'"), '’‘`“”„', "'''\\"\\"\\"")"""
+    # Typographers' quotes are the typist's; numeric ones survive in exported pages. `translate` would go by single
+    # characters, many times slower.
+    for quote, plain in [("&#39;", "'"), *((q, "'") for q in "’‘`"), *((q, '\\"') for q in "“”„")]:
+        readable = f"""replace({readable}, "{quote}", "{plain}")"""
     return f"""btrim(regexp_replace({readable}, r"{TAG_OR_ENTITY}", ' '), ' \\t\\r\\n\u00a0')"""
 
 
@@ -90,21 +95,26 @@ def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
     ones; or eight words and more without a frequent English one).
     """
     plain = F.col("_plain")
-    english = F.size(F.array_intersect("tokens", F.array(*map(F.lit, ENGLISH))))
-    other = F.size(F.array_intersect("tokens", F.array(*map(F.lit, OTHER))))
+    beginning = F.slice("tokens", 1, TOKENS_FOR_LANGUAGE)
+    english = F.size(F.array_intersect(beginning, F.array(*map(F.lit, ENGLISH))))
+    other = F.size(F.array_intersect(beginning, F.array(*map(F.lit, OTHER))))
+    no_letter = ~plain.rlike(r"\p{L}")
     letters = F.length(F.regexp_replace(plain, r"\P{L}+", ""))
     latin = F.length(F.regexp_replace(plain, r"\P{IsLatin}+", ""))
-    other_script = (letters > 0) & ((letters - latin) * 4 >= letters)
+    # Letters are counted only in the few texts that hold one of another script.
+    other_script = F.when(
+        plain.rlike(r"[\p{L}&&[^\p{IsLatin}]]"), (letters - latin) * 4 >= letters
+    ).otherwise(False)
     other_words = (other > english) | ((F.col("word_count") >= 8) & (english == 0))
     return (
         reviews.withColumn("_plain", F.expr(plain_text(text)))
         .withColumn("tokens", F.expr(tokens("_plain")))
-        .withColumn("word_count", F.regexp_count(plain, F.lit(WORD)).cast("bigint"))
+        .withColumn("word_count", F.regexp_count(plain, F.lit(COUNTED_WORD)).cast("bigint"))
         .withColumn("character_count", F.length(plain).cast("bigint"))
         .withColumn(
             "text_kind",
             F.when(plain == "", EMPTY)
-            .when((letters == 0) & ~plain.rlike(RATING), NO_WORDS)
+            .when(no_letter & ~plain.rlike(RATING), NO_WORDS)
             .when(other_script | other_words, OTHER_LANGUAGE)
             .otherwise(ENGLISH_TEXT),
         )
