@@ -50,7 +50,7 @@ class Lake:
             F.lit(file).cast("long").alias("_file_id"),
             F.current_timestamp().alias("_delivered_at"),
         )
-        self._replace_file(feed, file, with_record_key(feed, typed))
+        self._replace_file(feed, file, with_record_key(feed, typed.withColumn("_reasons", F.lit(""))))
 
     def _replace_file(self, feed: Feed, file: int, rows: DataFrame) -> None:
         table = self.staged(feed).ensure()

@@ -12,8 +12,8 @@ from jobs.feeds.declaration import Feed
 from jobs.transforms.keys import KEY, record_key
 
 
-def with_record_key(feed: Feed, accepted: DataFrame) -> DataFrame:
-    """Add `_key_hi` and `_key_lo`, the hash of the natural key.
+def with_record_key(feed: Feed, records: DataFrame) -> DataFrame:
+    """Checked records (see `jobs.transforms.checks`) → the same with `_key_hi` and `_key_lo`, hash of the natural key.
 
     For a feed without a key of its own, the occurrence number of equal records within a file is part of it. Rejected
     records, whose unreadable fields are null, are counted apart: they must not move an accepted record's number.
@@ -21,7 +21,7 @@ def with_record_key(feed: Feed, accepted: DataFrame) -> DataFrame:
     required = {field.name for field in feed.fields if field.required}
     columns = [F.col(name) for name in feed.key]
     nullable = [F.col(name) for name in feed.key if name not in required]
-    keyed = accepted.withColumns(record_key(columns, nullable))
+    keyed = records.withColumns(record_key(columns, nullable))
     if not feed.counts_repeats:
         return keyed
     occurrence = F.row_number().over(
