@@ -15,7 +15,7 @@ LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 
 # Warming up costs more than it brings while there is little to do: with the JVM's first compiler alone, a run over
 # the sample takes half the processor time, but one over 2 million lines 1.7 times as long.
-SMALL_LAKE_BYTES = 128 * 1024 * 1024
+SMALL_LAKE_BYTES = 16 * 1024 * 1024
 QUICK_START = "-XX:TieredStopAtLevel=1"
 
 
