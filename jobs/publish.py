@@ -29,7 +29,7 @@ from jobs.runs import RECORDED_TABLES, RUN_TABLES, recorded, run_table
 from jobs.settings import Settings
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import Check, Load, Published, Warehouse
-from jobs.warehouse.declarations import Table, tables, views, views_over
+from jobs.warehouse.declarations import Table, tables, views_over
 
 
 def lake_table(run: RunContext, table: Table) -> LakeTable:
@@ -103,11 +103,6 @@ def _expected(table: Table, source: LakeTable, version: int) -> Mapping[str, Dec
         rows.agg(F.count("*").alias("row_count"), *sums).collect()[0].asDict()
     )
     return found
-
-
-def known_views() -> list[str]:
-    """The names of all declared views."""
-    return list(views())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

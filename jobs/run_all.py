@@ -23,11 +23,11 @@ from jobs.feeds import FEEDS
 from jobs.feeds.detect import files_by_feed
 from jobs.generate_samples import write_samples
 from jobs.lake.objects import ObjectStore, object_store
-from jobs.lake.staging import DEFAULT_MAX_REJECTED_SHARE, StageResult, stage
+from jobs.lake.staging import StageResult, stage
 from jobs.publish import publish
 from jobs.runs import RECORDED_TABLES, recorded
 from jobs.settings import Settings
-from jobs.stage_feed import share
+from jobs.stage_feed import add_max_rejected
 from jobs.summary import print_summary
 from jobs.upload_files import upload
 from jobs.warehouse import open_warehouse
@@ -86,13 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--feeds", type=feed_names, default=list(FEEDS), help="comma-separated (default: all)"
     )
-    arguments.add_argument(
-        "--max-rejected",
-        type=share,
-        default=DEFAULT_MAX_REJECTED_SHARE,
-        metavar="SHARE",
-        help="stop when a greater share of a feed's new records is rejected (default: %(default)s)",
-    )
+    add_max_rejected(arguments)
     options = arguments.parse_args(argv)
 
     def body() -> int:

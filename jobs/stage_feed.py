@@ -33,18 +33,23 @@ def share(text: str) -> float:
     return value
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Stage one feed; the arguments are those of `--help`."""
-    arguments = parser(__doc__, "stage")
-    arguments.add_argument("feed", choices=sorted(FEEDS))
-    arguments.add_argument("--mapping", type=Path, metavar="FILE", help='JSON file: {"source name": "field"}')
+def add_max_rejected(arguments: argparse.ArgumentParser) -> None:
+    """Add `--max-rejected`, the same for every command that stages."""
     arguments.add_argument(
         "--max-rejected",
         type=share,
         default=DEFAULT_MAX_REJECTED_SHARE,
         metavar="SHARE",
-        help="stop when a greater share of the records read is rejected (default: %(default)s; 1 never stops)",
+        help="stop when a greater share of a feed's new records is rejected (default: %(default)s; 1 never stops)",
     )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Stage one feed; the arguments are those of `--help`."""
+    arguments = parser(__doc__, "stage")
+    arguments.add_argument("feed", choices=sorted(FEEDS))
+    arguments.add_argument("--mapping", type=Path, metavar="FILE", help='JSON file: {"source name": "field"}')
+    add_max_rejected(arguments)
     options = arguments.parse_args(argv)
 
     def body() -> int:
