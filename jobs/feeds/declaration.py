@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pyspark.sql import Column
@@ -27,6 +27,8 @@ class Field:
     sources: the names that raw files use for it; a dotted name leads into nested JSON.
     required: a record without it is rejected as `<name>_missing`; a CSV file without the column is refused.
     max_length: longer text is rejected as `<name>_too_long`. Text that parse cannot read: `<name>_invalid`.
+    secret: what was delivered never reaches quarantine, `_extra`, logs or errors; only what parse accepts is kept.
+    dropped: the column is not looked at, and the field is null in every record.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Field:
     sources: tuple[str, ...]
     required: bool = False
     max_length: int | None = None
+    secret: bool = False
+    dropped: bool = False
     comment: str = ""
 
 
@@ -49,6 +53,9 @@ class Feed:
     derived: SQL expressions that fill a declared column from the parsed ones.
     counts_repeats: the feed has no key of its own: a record's content and its occurrence number in the file are
         the key, so a repeat within one file is a row and the same file twice adds nothing.
+    multi_line: a CSV value in quotes may span lines. Where it may not, large files are read by many tasks, and a
+        quote left open spoils its own line only.
+    recognised_by: columns that a file must have beside the required ones to be taken for this feed by its content.
     """
 
     name: str
@@ -57,8 +64,22 @@ class Feed:
     key: tuple[str, ...]
     prefer: tuple[str, ...] = ()
     counts_repeats: bool = False
+    multi_line: bool = True
+    recognised_by: tuple[str, ...] = ()
     derived: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.secrets and (self.format is not RawFormat.CSV or self.multi_line):
+            raise ValueError(f"{self.name}: secrets are kept back in CSV files with one record a line only")
 
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.fields)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(f.name for f in self.fields if f.secret)
+
+    def without_secrets(self) -> Feed:
+        """The same feed, its secrets dropped."""
+        return replace(self, fields=tuple(replace(f, dropped=f.dropped or f.secret) for f in self.fields))

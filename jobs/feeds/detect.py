@@ -11,7 +11,7 @@ from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import declared_sources
 from jobs.lake.objects import LocalStore, RawFile, is_hidden
-from jobs.lake.raw import inspect
+from jobs.lake.raw import columns_by_field, inspect
 
 JSON_NAMES = (".json", ".jsonl", ".ndjson")
 
@@ -51,6 +51,8 @@ def _fits(feed: Feed, path: Path) -> bool:
     store = LocalStore(path.parent)
     file = RawFile(path.name, path.stat().st_size, datetime.now(UTC), "")
     try:
-        return inspect(store, feed, declared_sources(feed), file) is not None
+        found = inspect(store, feed, declared_sources(feed), file)
     except FileRefused:
         return False
+    columns = columns_by_field(declared_sources(feed), found.header)
+    return all(columns[name] for name in feed.recognised_by)

@@ -33,18 +33,22 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
         raise ConfigurationError(f"mapping {file}: not JSON: {error}") from None
     if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
         raise ConfigurationError(f'mapping {file}: expected one object such as {{"source name": "field"}}')
-    fields = set(feed.columns)
+    # A field without sources is derived from others.
+    fields = {field.name for field in feed.fields if field.sources}
     by_source = all(value in fields for value in entries.values())
     by_field = all(key in fields for key in entries)
     if not by_source and not by_field:
         unknown = sorted(value for key, value in entries.items() if value not in fields and key not in fields)
         raise ConfigurationError(
             f"mapping {file}: {', '.join(unknown) or 'its entries'}: not a field of {feed.name}; "
-            f"the fields are {', '.join(feed.columns)}"
+            f"the fields are {', '.join(name for name in feed.columns if name in fields)}"
         )
     pairs = [(value, key) if by_source else (key, value) for key, value in entries.items()]
     names = {field.name: field.sources for field in feed.fields}
+    secrets = {source for name in feed.secrets for source in names[name]}
     for name, source in pairs:
+        if source.lower() in secrets and name not in feed.secrets:
+            raise ConfigurationError(f"mapping {file}: {source} is a secret, {name} is not one")
         mapped = tuple(s for f, s in pairs if f == name)
         names[name] = mapped + tuple(s for s in names[name] if s not in mapped)
         # A source name given to one field no longer means another.

@@ -20,9 +20,10 @@ from pyspark.sql import SparkSession
 
 from jobs.errors import ConfigurationError
 from jobs.lake.objects import ObjectStore
+from jobs.resources import project_root
 from jobs.transforms.sentiment import Calibration, SentimentModel
 
-SHIPPED = Path(__file__).parent / "film_reviews"
+SHIPPED = project_root() / "jobs" / "models" / "film_reviews"
 DESCRIPTION, TERMS, CARD = "model.json", "terms.tsv.gz", "MODEL_CARD.md"
 LAKE_PREFIX = "models/sentiment"
 HEADER = "term\tpositive\tnegative\tweight"

@@ -7,6 +7,7 @@ bits that tell records apart; one, without its sign, makes a dimension's key.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -37,22 +38,38 @@ def time_ordered_id(instant: Column, hi: Column, lo: Column) -> Column:
     The first 48 bits are the instant in milliseconds, so that a warehouse's index over new rows is touched in one
     place; 74 of the remaining bits come from the key.
     """
-    time = F.lpad(F.lower(F.hex(F.unix_millis(instant).bitwiseAND(F.lit(0xFFFF_FFFF_FFFF)))), 12, "0")
-    high = F.lpad(F.lower(F.hex(hi)), 16, "0")
-    low = F.lpad(F.lower(F.hex(lo)), 16, "0")
-    # The variant's two bits are 10: the hexadecimal digit is one of 8, 9, a, b.
-    variant = F.substring(F.lit("89ab"), F.pmod(lo, F.lit(4)).cast("int") + 1, F.lit(1))
+    millis = F.unix_millis(instant).bitwiseAND(F.lit(0xFFFF_FFFF_FFFF))
+    high = _bits(F.shiftleft(millis, 16), F.lit(0x8000), F.shiftrightunsigned(hi, 52))
+    # The variant's two bits are 10; as the sign, the first of them makes every text 16 digits long.
+    variant = F.shiftleft(lo.bitwiseAND(F.lit(3)), 60)
+    more = F.shiftleft(F.shiftrightunsigned(hi, 40).bitwiseAND(F.lit(0xFFF)), 48)
+    low = _bits(F.lit(-(2**63)), variant, more, F.shiftrightunsigned(lo, 16))
+    digits = F.lower(F.concat(F.lpad(F.hex(high), 16, "0"), F.hex(low)))
+    groups = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
+    return F.concat_ws("-", *(F.substring(digits, start, length) for start, length in groups))
+
+
+def _bits(*parts: Column) -> Column:
+    return reduce(lambda a, b: a.bitwiseOR(b), parts)
+
+
+def hash_id(business_key: Column) -> Column:
+    """string → UUID of version 8 as text: 122 bits of SHA-256, of which nobody can make two texts share them."""
+    digest = F.sha2(business_key, 256)
+    variant = F.substring(
+        F.lit("89ab"), F.conv(F.substring(digest, 16, 1), 16, 10).cast("int") % 4 + 1, F.lit(1)
+    )
     return F.concat(
-        F.substring(time, 1, 8),
+        F.substring(digest, 1, 8),
         F.lit("-"),
-        F.substring(time, 9, 4),
+        F.substring(digest, 9, 4),
         F.lit("-8"),
-        F.substring(high, 1, 3),
+        F.substring(digest, 13, 3),
         F.lit("-"),
         variant,
-        F.substring(high, 4, 3),
+        F.substring(digest, 17, 3),
         F.lit("-"),
-        F.substring(low, 1, 12),
+        F.substring(digest, 20, 12),
     )
 
 

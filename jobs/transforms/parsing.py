@@ -5,22 +5,43 @@ Pure column expressions of Spark's own functions, so that they run inside Spark'
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
+US_DATE = r"^\d{1,2}/\d{1,2}/\d{4}$"
+EMAIL = r'^[^@\s"(),:;<>\[\]\\]+@([^@\s"(),.:;<>\[\]\\]+\.)+[^@\s"(),.:;<>\[\]\\]+$'
+ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
 US_DATE_TIME = r"^\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}(:\d{2})?$"
+HASHED = (
+    r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{64}"
+    r"|\$2[abxy]?\$\d{2}\$[./A-Za-z0-9]{53}"
+    r"|\$argon2(id|i|d)\$(v=\d+\$)?m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{16,172})$"
+)
+
+
+WHITE_SPACE = " \t\r\n\u00a0"
 
 
 def blank_to_null(value: Column) -> Column:
     """The text without white space at its ends; null when nothing is left."""
-    trimmed = F.btrim(value, F.lit(" \t\r\n\u00a0"))
-    return F.when(trimmed != "", trimmed)
+    # Trimming goes through the whole text; a look at its ends is cheaper, and most texts need no more.
+    spaces = F.lit(WHITE_SPACE)
+    has_space = F.contains(spaces, F.left(value, F.lit(1))) | F.contains(spaces, F.right(value, F.lit(1)))
+    trimmed = F.btrim(value, spaces)
+    return F.when(~has_space, value).when(trimmed != "", trimmed)
 
 
 def text(value: Column) -> Column:
     """string → string, trimmed. A JSON object or array is not a text and gives null, nor is what spans lines."""
     return F.when(~F.substring(value, 1, 1).isin("{", "[") & ~F.contains(value, F.lit("\n")), value)
+
+
+def lower_text(value: Column) -> Column:
+    """string → the same as `text`, in lower case."""
+    return F.lower(text(value))
 
 
 def free_text(value: Column) -> Column:
@@ -31,6 +52,22 @@ def free_text(value: Column) -> Column:
 def identifier(value: Column) -> Column:
     """string → string. Numbers that went through a spreadsheet lose their decimals: `17850.0` is `17850`."""
     return F.when(value.rlike(r"^\d+\.0+$"), F.substring_index(value, ".", 1)).otherwise(text(value))
+
+
+def email_address(value: Column) -> Column:
+    """string → string, an e-mail address in lower case. Quoted names and addresses in brackets give null."""
+    return F.when(value.rlike(EMAIL), F.lower(value))
+
+
+def tags(value: Column) -> Column:
+    """string → array<string>: names separated by `,`, `;` or `|`, with or without brackets and quotes around.
+
+    In lower case, trimmed, each once, in their order; an empty array where there is none, also for null.
+    """
+    plain = F.regexp_replace(F.lower(value), r'[\[\]{}"\x00]', "")
+    names = F.transform(F.split(plain, "[,;|]"), lambda name: F.btrim(name))
+    named = F.array_distinct(F.filter(names, lambda name: name != ""))
+    return F.coalesce(named, F.array().cast("array<string>"))
 
 
 def iso_timestamp(value: Column) -> Column:
@@ -63,6 +100,25 @@ def us_or_iso_timestamp(value: Column) -> Column:
     return F.coalesce(us, iso_timestamp(value))
 
 
+def timestamp_or_date(value: Column) -> Column:
+    """string → timestamp as `us_or_iso_timestamp`; a date alone (`2024-03-01`, `3/1/2024`) is its midnight, UTC."""
+    date = F.when(value.rlike(ISO_DATE), value.try_cast("timestamp")).when(
+        value.rlike(US_DATE), F.try_to_timestamp(value, F.lit("M/d/yyyy"))
+    )
+    return F.when(F.year(date) >= 1, date).otherwise(us_or_iso_timestamp(value))
+
+
+def password_hash(value: Column) -> Column:
+    """string → the same string where it is an MD5, SHA-256 (both in hexadecimal), bcrypt or argon2 hash."""
+    return F.when(value.rlike(HASHED), value)
+
+
+def iso_date(value: Column) -> Column:
+    """string → date from an ISO 8601 date; of a date with a time, the day in UTC."""
+    alone = F.when(value.rlike(ISO_DATE), value.try_cast("date"))
+    return F.when(F.year(alone) >= 1, alone).otherwise(iso_timestamp(value).cast("date"))
+
+
 def decimal(value: Column, precision: int = 18, scale: int = 4) -> Column:
     """string → decimal(precision, scale), exact: more decimals than the scale holds, NaN and infinity give null.
 
@@ -77,3 +133,13 @@ def integer(value: Column) -> Column:
     """string → bigint; `6`, `6.0` and `1e3` are integers, `6.5` and `NaN` are not."""
     wide = F.when(value.rlike(NUMBER), value.try_cast("decimal(38,12)"))
     return F.when(wide == F.floor(wide), wide.try_cast("bigint"))
+
+
+def within(parse: Callable[[Column], Column], low: int, high: int) -> Callable[[Column], Column]:
+    """A parser of numbers that gives null for those below low or above high."""
+
+    def parse_within(value: Column) -> Column:
+        number = parse(value)
+        return F.when(number.between(low, high), number)
+
+    return parse_within
