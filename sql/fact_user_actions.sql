@@ -11,4 +11,6 @@ CREATE TABLE fact_user_actions (
   FOREIGN KEY (action_key) REFERENCES dim_actions (action_key),
   FOREIGN KEY (device_key) REFERENCES dim_devices (device_key),
   FOREIGN KEY (location_key) REFERENCES dim_locations (location_key)
-) COMMENT = 'What users did. Grain: one row per user, instant and action';
+) COMMENT = 'What users did. Grain: one row per user, instant and action'
+PARTITION BY DATE_TRUNC('MONTH', timestamp)
+CLUSTER BY (user_key, action_key);

@@ -14,4 +14,6 @@ CREATE TABLE user_purchase (
   is_guest BOOLEAN NOT NULL COMMENT 'Whether the customer is unknown',
   is_return BOOLEAN NOT NULL COMMENT 'Whether the quantity is negative',
   PRIMARY KEY (purchase_line_id)
-) COMMENT = 'Invoice lines. Grain: one row per line and its occurrence in the file';
+) COMMENT = 'Invoice lines. Grain: one row per line and its occurrence in the file'
+PARTITION BY DATE_TRUNC('MONTH', invoice_date)
+CLUSTER BY (customer_id, stock_code);

@@ -17,10 +17,10 @@ LEFT JOIN (
   SELECT
     run_id,
     COUNT(*) AS file_count,
-    SUM(records_read) AS records_read,
-    SUM(accepted) AS accepted,
-    SUM(duplicates) AS duplicates,
-    SUM(rejected) AS rejected,
+    CAST(SUM(records_read) AS BIGINT) AS records_read,
+    CAST(SUM(accepted) AS BIGINT) AS accepted,
+    CAST(SUM(duplicates) AS BIGINT) AS duplicates,
+    CAST(SUM(rejected) AS BIGINT) AS rejected,
     COUNT(error) AS refused_files
   FROM etl_files
   GROUP BY run_id

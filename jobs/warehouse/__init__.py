@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from jobs.errors import ConfigurationError
 from jobs.settings import Settings
 from jobs.warehouse.base import Warehouse
+from jobs.warehouse.bigquery import BigQueryWarehouse
+from jobs.warehouse.bigquery_load import Scratch
 from jobs.warehouse.embedded import EmbeddedPostgres
 from jobs.warehouse.postgres import PostgresWarehouse
 
@@ -19,10 +23,29 @@ def open_warehouse(settings: Settings) -> Iterator[Warehouse]:
     Raises ConfigurationError if it cannot be reached.
     """
     folder = settings.warehouse_url.removeprefix("embedded:")
-    if folder == settings.warehouse_url:
-        warehouse = PostgresWarehouse(settings.warehouse_url, settings.schema)
-        warehouse.check()
-        yield warehouse
-    else:
+    if folder != settings.warehouse_url:
         with EmbeddedPostgres(Path(folder)) as url:
             yield PostgresWarehouse(url, settings.schema)
+        return
+    warehouse: Warehouse
+    if settings.warehouse_url.startswith("bigquery://"):
+        warehouse = BigQueryWarehouse(settings.warehouse_url, scratch=_scratch(settings))
+    else:
+        warehouse = PostgresWarehouse(settings.warehouse_url, settings.schema)
+    warehouse.check()
+    yield warehouse
+
+
+def _scratch(settings: Settings) -> Scratch | None:
+    """A lake on Google Cloud Storage, reached through its S3 interface: BigQuery reads from there by itself."""
+    if settings.lake_is_local or urlsplit(settings.s3_endpoint or "").hostname != "storage.googleapis.com":
+        return None
+    folder = settings.lake_path("publish")
+    return Scratch(folder, "gs" + folder.removeprefix("s3a"))
+
+
+def require_made(settings: Settings) -> None:
+    """Raise ConfigurationError if the warehouse is an embedded one that no run has made yet."""
+    folder = settings.warehouse_url.removeprefix("embedded:")
+    if folder != settings.warehouse_url and not (Path(folder) / "data").is_dir():
+        raise ConfigurationError(f"{folder}: there is no warehouse yet; `make run` makes one")

@@ -10,7 +10,13 @@ from typing import Protocol
 
 from pyspark.sql import DataFrame
 
-from jobs.warehouse.declarations import Table, View
+from jobs.warehouse.declarations import Column, Table, View
+
+# What a table is measured by, besides `sum(<measure>)`. The hash is the sum, over all rows, of the first 60 bits of the
+# MD5 of the primary key's columns as text, separated: every engine can compute it, in any order of the rows.
+ROW_COUNT, KEY_HASH = "row_count", "hash of the keys"
+KEY_SEPARATOR = "\u001f"
+Measures = Mapping[str, Decimal | int | None]
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,30 @@ class Check:
         return self.expected == self.found
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a load would be done: in a word, and with which statements.
+
+    bytes: what the statements would read, where that is what the warehouse bills.
+    """
+
+    strategy: str
+    statements: tuple[str, ...]
+    bytes: int | None = None
+
+
 class Publication(Protocol):
-    """A publication under way: nobody else publishes to the same schema meanwhile."""
+    """A publication under way, made from what `published` shows. Of two at once, one comes first, whole."""
 
     @property
     def published(self) -> Mapping[str, Published]:
         """What the warehouse holds, by table."""
+
+    def new_columns(self, loads: Sequence[Load]) -> Mapping[str, Sequence[Column]]:
+        """The columns that `commit` will add to tables that are there, by table.
+
+        Raises UserAnalyticsError when a table differs in any other way, and would have to be made anew.
+        """
 
     def commit(self, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
         """Load all tables, check them, note their states and make the views, in one transaction.
@@ -71,11 +95,31 @@ class Warehouse(Protocol):
     def check(self) -> None:
         """Raise ConfigurationError if the warehouse cannot be reached with these settings."""
 
+    def published(self) -> Mapping[str, Published]:
+        """What the warehouse holds, by table; nothing where nothing was published yet. Writes nothing."""
+
+    def plan(self, load: Load) -> Plan:
+        """How a publication would do this load now. Writes nothing."""
+
     def publishing(self) -> AbstractContextManager[Publication]:
-        """Begin a publication; a second one waits until it ends."""
+        """Begin a publication."""
 
     def query(self, name: str, limit: int) -> tuple[list[str], list[tuple[object, ...]]]:
-        """The first rows of a table or view: column names and rows."""
+        """The first rows of a table or view: column names and rows.
+
+        Raises ConfigurationError when it was not published yet.
+        """
+
+    def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
+        """Count, sums of the measures and hash of the keys of each table, computed in the warehouse."""
 
     def counts(self, names: Sequence[str]) -> dict[str, int]:
         """The number of rows of each table."""
+
+
+def number_text(value: Decimal | int | None) -> str | None:
+    """The same text for the same number, whatever its scale."""
+    if value is None:
+        return None
+    text = f"{Decimal(value):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -19,8 +19,9 @@ from pyspark.sql import types as T
 from sqlglot import exp
 
 from jobs.errors import UserAnalyticsError
+from jobs.resources import project_root
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = project_root()
 # sqlglot says on its log that Postgres has no column comments inside CREATE TABLE; they are written separately.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
@@ -42,6 +43,12 @@ class Column:
     def is_nested(self) -> bool:
         return self.type.is_type(exp.DataType.Type.ARRAY, exp.DataType.Type.STRUCT)
 
+    @property
+    def is_text_array(self) -> bool:
+        return self.type.is_type(exp.DataType.Type.ARRAY) and all(
+            inner.is_type(*exp.DataType.TEXT_TYPES) for inner in self.type.expressions
+        )
+
 
 @dataclass(frozen=True)
 class ForeignKey:
@@ -50,6 +57,17 @@ class ForeignKey:
     columns: tuple[str, ...]
     table: str
     referenced: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Partitioning:
+    """Rows stand together by a column's month (unit MONTH), DAY, HOUR or YEAR, in UTC.
+
+    A row's key has to decide its value in that column: a change is looked for in the partitions of its new value only.
+    """
+
+    column: str
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,8 @@ class Table:
     primary_key: tuple[str, ...]
     unique: tuple[tuple[str, ...], ...]
     foreign_keys: tuple[ForeignKey, ...]
+    partitioning: Partitioning | None = None
+    clustering: tuple[str, ...] = ()
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -152,14 +172,33 @@ def _read_table(file: Path) -> Table:
                 raise UserAnalyticsError(f"{file}: {item.sql()}: this kind of constraint is not known")
     if not primary_key:
         raise UserAnalyticsError(f"{file}: the table has no PRIMARY KEY")
-    return Table(
+    clustering = create.find(exp.ClusterProperty)
+    table = Table(
         file.stem,
         comment.name if comment else "",
         tuple(columns),
         primary_key,
         tuple(unique),
         tuple(foreign_keys),
+        _read_partitioning(file, create.find(exp.PartitionedByProperty)),
+        _names(clustering.expressions) if clustering else (),
     )
+    named = {*table.clustering, *([table.partitioning.column] if table.partitioning else [])}
+    if table.partitioning and any(c.nullable and c.name == table.partitioning.column for c in table.columns):
+        raise UserAnalyticsError(f"{file}: partitioned by {table.partitioning.column}, which may be null")
+    if unknown := named - set(table.column_names):
+        raise UserAnalyticsError(
+            f"{file}: partitioned or clustered by {', '.join(unknown)}, which is no column"
+        )
+    return table
+
+
+def _read_partitioning(file: Path, found: exp.PartitionedByProperty | None) -> Partitioning | None:
+    if found is None:
+        return None
+    if not isinstance(found.this, exp.DateTrunc | exp.TimestampTrunc):
+        raise UserAnalyticsError(f"{file}: expected PARTITION BY DATE_TRUNC('MONTH', <column>)")
+    return Partitioning(found.this.this.name, found.this.text("unit"))
 
 
 def _read_column(definition: exp.ColumnDef) -> Column:

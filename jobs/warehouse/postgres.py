@@ -12,20 +12,30 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from decimal import Decimal
 from typing import Any
 
 import psycopg2
 import pyarrow as pa
 import pyarrow.csv
 from psycopg2 import sql
+from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import log
 from jobs.errors import CheckFailed, ConfigurationError, UserAnalyticsError
 from jobs.settings import without_password
-from jobs.warehouse.base import Check, Load, Published
+from jobs.warehouse.base import (
+    KEY_HASH,
+    KEY_SEPARATOR,
+    ROW_COUNT,
+    Check,
+    Load,
+    Measures,
+    Plan,
+    Published,
+    number_text,
+)
 from jobs.warehouse.declarations import Column, Table, View, tables
 
 COPY_BUFFER_BYTES = 4 * 1024 * 1024
@@ -71,13 +81,26 @@ class PostgresWarehouse:
         finally:
             connection.close()
 
+    def published(self) -> Mapping[str, Published]:
+        with closing(self._connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass(%s)", (f"{self.schema}.{STATES}",))
+            if _only_value(cursor) is None:
+                return {}
+            return PostgresPublication(connection, self.url, self.schema).published
+
+    def plan(self, load: Load) -> Plan:
+        with closing(self._connect()) as connection:
+            return PostgresPublication(connection, self.url, self.schema).plan(load)
+
     def query(self, name: str, limit: int) -> tuple[list[str], list[tuple[object, ...]]]:
         with closing(self._connect()) as connection, connection.cursor() as cursor:
-            cursor.execute(
-                sql.SQL("SELECT * FROM {} LIMIT {}").format(
-                    sql.Identifier(self.schema, name), sql.Literal(limit)
-                )
-            )
+            first = sql.SQL("SELECT * FROM {} LIMIT {}")
+            try:
+                cursor.execute(first.format(sql.Identifier(self.schema, name), sql.Literal(limit)))
+            except psycopg2.errors.UndefinedTable:
+                raise ConfigurationError(
+                    f"{name}: not in schema {self.schema} yet; `user-analytics run` builds and publishes it"
+                ) from None
             return [column.name for column in cursor.description], cursor.fetchall()
 
     def counts(self, names: Sequence[str]) -> dict[str, int]:
@@ -87,6 +110,24 @@ class PostgresWarehouse:
                 cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(self.schema, name)))
                 counted[name] = int(_only_value(cursor))
             return counted
+
+    def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
+        with closing(self._connect()) as connection, connection.cursor() as cursor:
+            try:
+                return {table.name: self._measure(cursor, table) for table in tables}
+            except psycopg2.Error as error:
+                raise UserAnalyticsError(f"measure: PostgreSQL: {_one_line(error)}") from None
+
+    def _measure(self, cursor: Any, table: Table) -> Measures:
+        key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(n)) for n in table.primary_key)
+        hashed = sql.SQL("sum(('x' || left(md5(concat_ws({}, {})), 15))::bit(60)::bigint)").format(
+            sql.Literal(KEY_SEPARATOR), key
+        )
+        sums = [sql.SQL("sum({})").format(sql.Identifier(name)) for name in table.measures]
+        values = sql.SQL(", ").join([sql.SQL("count(*)"), *sums, hashed])
+        cursor.execute(sql.SQL("SELECT {} FROM {}").format(values, sql.Identifier(self.schema, table.name)))
+        names = [ROW_COUNT, *(f"sum({name})" for name in table.measures), KEY_HASH]
+        return dict(zip(names, cursor.fetchone(), strict=True))
 
     def _connect(self) -> Any:
         try:
@@ -113,11 +154,40 @@ class PostgresPublication:
     def published(self) -> Mapping[str, Published]:
         with self.connection.cursor() as cursor:
             cursor.execute(
-                sql.SQL("SELECT table_name, delta_table_id, delta_version FROM {}").format(self._name(STATES))
+                # A table that somebody dropped is not published, whatever its row says.
+                sql.SQL(
+                    "SELECT table_name, delta_table_id, delta_version FROM {} JOIN pg_tables ON tablename = table_name "
+                    "WHERE schemaname = %s"
+                ).format(self._name(STATES)),
+                (self.schema,),
             )
             states = {name: Published(table_id, version) for name, table_id, version in cursor.fetchall()}
         self.connection.commit()
         return states
+
+    def plan(self, load: Load) -> Plan:
+        """See `jobs.warehouse.base.Warehouse.plan`."""
+        table, staged = load.table, _staged(load)
+        copy = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(self._name(staged))
+        if load.whole:
+            strategy = "new table, keyed after its rows, swapped in"
+            statements = [self._create(table, staged), copy, *self._keys(table, staged)]
+            statements.append(self._rename(staged, table.name))
+            statements += [self._foreign_key(table, key) for key in table.foreign_keys]
+        else:
+            strategy = "merge"
+            statements = [copy, self._upsert(table), self._delete(table)]
+        return Plan(strategy, tuple(statement.as_string(self.connection) for statement in statements))
+
+    def new_columns(self, loads: Sequence[Load]) -> Mapping[str, Sequence[Column]]:
+        with self.connection.cursor() as cursor:
+            found = {}
+            for load in loads:
+                if not load.whole:
+                    self._create_changes(cursor, load.table)
+                    found[load.table.name] = self._missing(cursor, load.table)
+        self.connection.rollback()
+        return {name: columns for name, columns in found.items() if columns}
 
     def commit(self, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
         try:
@@ -144,16 +214,11 @@ class PostgresPublication:
     def _stage(self, cursor: Any, load: Load) -> None:
         """Bring a load's rows into the server, beside the table that readers see."""
         staged = _staged(load)
-        self._drop_staged(cursor, load.table)
         if load.whole:
+            self._drop_staged(cursor, load.table)
             cursor.execute(self._create(load.table, staged))
         else:
-            columns = [*(_definition(c) for c in load.table.columns), sql.SQL("_deleted boolean NOT NULL")]
-            cursor.execute(
-                sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(
-                    self._name(staged), sql.SQL(", ").join(columns)
-                )
-            )
+            self._create_changes(cursor, load.table)
         self.connection.commit()
         copied = _copy(load, self.url, self._name(staged).as_string(self.connection))
         log.debug("publish %s: %s rows copied", load.table.name, f"{copied:,}")
@@ -161,6 +226,12 @@ class PostgresPublication:
             for statement in self._keys(load.table, staged):
                 cursor.execute(statement)
         cursor.execute(sql.SQL("ANALYZE {}").format(self._name(staged)))
+
+    def _create_changes(self, cursor: Any, table: Table) -> None:
+        self._drop_staged(cursor, table)
+        columns = [*(_definition(c) for c in table.columns), sql.SQL("_deleted boolean NOT NULL")]
+        name = self._name(CHANGES_TABLE.format(table.name))
+        cursor.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(name, sql.SQL(", ").join(columns)))
 
     def _switch(self, cursor: Any, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
         """The one transaction after which readers see the new state, or none of it."""
@@ -187,10 +258,10 @@ class PostgresPublication:
                 self._swap(cursor, load.table, load.table.name in there)
         for load in loads:
             if not load.whole:
-                self._upsert(cursor, load.table)
+                cursor.execute(self._upsert(load.table))
         for load in reversed(loads):
             if not load.whole:
-                self._delete(cursor, load.table)
+                cursor.execute(self._delete(load.table))
         for table, key in affected:
             cursor.execute(self._foreign_key(table, key))
         self._create_views(cursor, views)
@@ -222,20 +293,21 @@ class PostgresPublication:
         return {name for (name,) in cursor.fetchall()}
 
     def _adapt(self, cursor: Any, table: Table) -> None:
-        """Add the nullable columns that were declared since the table was made; any other difference stops."""
+        """Add the nullable columns that were declared since the table was made."""
+        for column in self._missing(cursor, table):
+            cursor.execute(
+                sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(self._name(table.name), _definition(column))
+            )
+            cursor.execute(self._column_comment(table.name, column))
+            log.info("publish %s: column %s added", table.name, column.name)
+
+    def _missing(self, cursor: Any, table: Table) -> list[Column]:
+        """The declared columns that may be null and are not there; any other difference stops."""
         there = self._columns(cursor, table.name)
         declared = self._columns(cursor, CHANGES_TABLE.format(table.name))
         del declared["_deleted"]
-        for column in table.columns:
-            if column.name not in there and column.nullable:
-                cursor.execute(
-                    sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(
-                        self._name(table.name), _definition(column)
-                    )
-                )
-                cursor.execute(self._column_comment(table.name, column))
-                there[column.name] = declared[column.name]
-                log.info("publish %s: column %s added", table.name, column.name)
+        missing = [c for c in table.columns if c.name not in there and c.nullable]
+        there |= {column.name: declared[column.name] for column in missing}
         differences = [
             f"column {name} is {there.get(name, 'missing')}, declared as {declared.get(name, 'nothing')}"
             for name in {**declared, **there}
@@ -247,6 +319,7 @@ class PostgresPublication:
                 f"own. To have the table made anew from its mart, delete its row in {self.schema}.{STATES} and publish "
                 "again"
             )
+        return missing
 
     def _columns(self, cursor: Any, name: str) -> dict[str, str]:
         """Column → type, with NOT NULL where it is so."""
@@ -291,33 +364,29 @@ class PostgresPublication:
         for grant in grants:
             cursor.execute(grant)
 
-    def _upsert(self, cursor: Any, table: Table) -> None:
+    def _upsert(self, table: Table) -> sql.Composable:
         columns = _identifiers(table.column_names)
         others = [name for name in table.column_names if name not in table.primary_key]
         update = sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others
         )
-        cursor.execute(
-            sql.SQL(
-                "INSERT INTO {} ({}) SELECT {} FROM {} WHERE NOT _deleted ON CONFLICT ({}) DO UPDATE SET {}"
-            ).format(
-                self._name(table.name),
-                columns,
-                columns,
-                self._name(CHANGES_TABLE.format(table.name)),
-                _identifiers(table.primary_key),
-                update,
-            )
+        return sql.SQL(
+            "INSERT INTO {} ({}) SELECT {} FROM {} WHERE NOT _deleted ON CONFLICT ({}) DO UPDATE SET {}"
+        ).format(
+            self._name(table.name),
+            columns,
+            columns,
+            self._name(CHANGES_TABLE.format(table.name)),
+            _identifiers(table.primary_key),
+            update,
         )
 
-    def _delete(self, cursor: Any, table: Table) -> None:
+    def _delete(self, table: Table) -> sql.Composable:
         same = sql.SQL(" AND ").join(
             sql.SQL("t.{0} = s.{0}").format(sql.Identifier(n)) for n in table.primary_key
         )
-        cursor.execute(
-            sql.SQL("DELETE FROM {} AS t USING {} AS s WHERE s._deleted AND {}").format(
-                self._name(table.name), self._name(CHANGES_TABLE.format(table.name)), same
-            )
+        return sql.SQL("DELETE FROM {} AS t USING {} AS s WHERE s._deleted AND {}").format(
+            self._name(table.name), self._name(CHANGES_TABLE.format(table.name)), same
         )
 
     def _checks(self, cursor: Any, load: Load) -> list[Check]:
@@ -325,7 +394,7 @@ class PostgresPublication:
         wanted = list(load.expected)
         expressions = [
             sql.SQL("count(*)")
-            if name == "row_count"
+            if name == ROW_COUNT
             else sql.SQL("sum({})").format(sql.Identifier(name[4:-1]))
             for name in wanted
         ]
@@ -334,7 +403,7 @@ class PostgresPublication:
         )
         found = cursor.fetchone()
         checks = [
-            Check(load.table.name, name, _number(load.expected[name]), _number(value))
+            Check(load.table.name, name, number_text(load.expected[name]), number_text(value))
             for name, value in zip(wanted, found, strict=True)
         ]
         cursor.execute(
@@ -418,7 +487,8 @@ def _old(table: Table) -> str:
 
 
 def _definition(column: Column) -> sql.Composable:
-    kind = "jsonb" if column.is_nested else column.type.sql(dialect="postgres")
+    is_json = column.is_nested and not column.is_text_array
+    kind = "jsonb" if is_json else column.type.sql(dialect="postgres")
     null = "" if column.nullable else " NOT NULL"
     return sql.SQL("{} " + kind + null).format(sql.Identifier(column.name))
 
@@ -445,24 +515,27 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _number(value: Decimal | int | None) -> str | None:
-    """The same text for the same number, whatever its scale."""
-    if value is None:
-        return None
-    text = f"{Decimal(value):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def _copy(load: Load, url: str, target: str) -> int:
     """COPY the rows into a table, each Spark task over a connection of its own. Gives the number of rows."""
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
-    nested = {column.name for column in load.table.columns if column.is_nested}
-    rows: DataFrame = load.rows.select(*(F.to_json(n).alias(n) if n in nested else F.col(n) for n in names))
+    nested = {column.name: column for column in load.table.columns if column.is_nested}
+    rows: DataFrame = load.rows.select(*(_as_text(nested[n]) if n in nested else F.col(n) for n in names))
     results = rows.mapInArrow(_copy_task(url, target), "copied long, error string").collect()
     for result in results:
         if result.error:
             raise UserAnalyticsError(f"publish {load.table.name}: {result.error}")
     return sum(result.copied for result in results)
+
+
+def _as_text(column: Column) -> SparkColumn:
+    """An array or struct as PostgreSQL reads it: an array of texts as its literal, anything else as JSON."""
+    if not column.is_text_array:
+        return F.to_json(column.name).alias(column.name)
+    quoted = F.transform(
+        column.name,
+        lambda text: F.concat(F.lit('"'), F.regexp_replace(text, r'(["\\])', r"\\$1"), F.lit('"')),
+    )
+    return F.concat(F.lit("{"), F.array_join(quoted, ","), F.lit("}")).alias(column.name)
 
 
 def _copy_task(url: str, target: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
