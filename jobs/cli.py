@@ -22,12 +22,36 @@ COMMANDS = {
         "jobs.build_review_features",
         "staged reviews to movie_review: sentiment and terms",
     ),
+    "build-users": ("jobs.build_users", "staged users to users and their history"),
+    "locate-users": ("jobs.locate_users", "addresses of users to places, by the provider that is set"),
+    "build-events": ("jobs.build_events", "staged events to events: one id each, and companies"),
+    "enrich-customers": (
+        "jobs.enrich_customers",
+        "staged customers with age group and segment, for the next two",
+    ),
+    "measure-orders": ("jobs.measure_orders", "staged orders with amount and size, for the next one"),
+    "build-customer-orders": (
+        "jobs.build_customer_orders",
+        "orders joined with customers to customer_orders",
+    ),
+    "analyze-orders": ("jobs.analyze_orders", "customer_orders to figures, as a table and as JSON"),
+    "train-segments": ("jobs.train_segments", "customers to a model of their segments, measured in JSON"),
+    "clean-up": ("jobs.clean_up", "remove what jobs handed to each other below work/"),
     "train-sentiment": (
         "jobs.train_sentiment",
         "labelled reviews to a sentiment model, measured and described",
     ),
     "publish": ("jobs.publish", "marts and run tables to the warehouse, and the views over them"),
+    "dashboard-link": ("jobs.dashboard_link", "how to open each view in Looker Studio"),
+    "maintain": ("jobs.maintain_lake", "compact the lake's tables and remove files of old versions"),
+    "reset-marts": ("jobs.reset_marts", "remove the marts, to be built anew from all that is staged"),
+    "query": ("jobs.query_view", "print a view or table of the warehouse: table, CSV or JSON"),
+    "reconcile": ("jobs.reconcile", "compare lake and warehouse: counts, sums, hashes of the keys"),
     "psql": ("jobs.open_psql", "open the warehouse in psql"),
+    "generate-customer-orders": (
+        "jobs.generate_customer_orders",
+        "put generated customers and orders into the raw zone when there are none",
+    ),
     "generate-samples": ("jobs.generate_samples", "write sample files with realistic dirt"),
 }
 

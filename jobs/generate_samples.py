@@ -1,6 +1,7 @@
-"""Write sample files for the feeds logs, purchases and reviews, with realistic dirt.
+"""Write sample files for all feeds, with realistic dirt.
 
-Grain:    one file per day (logs), per month (purchases), in all (reviews).
+Grain:    one file per day (logs), per month (purchases, users, events), in all (reviews, customers,
+          orders).
 Inputs:   a seed and a scale; never the clock.
 Outputs:  FOLDER/<feed>/<file>, and on request a manifest of what is in them (--manifest).
 Re-run:   the same seed and scale write the same bytes; other files in FOLDER stay.
@@ -17,6 +18,12 @@ seed and scale, per file and by kind, for tests to compare with what the pipelin
     purchases  retail-2010-12.csv,                      8,051     8,011           0        40
                retail-2011-01.csv
     reviews    movie-reviews.csv                          607       600           6         1
+    users      users-2024-06.csv,                         788       744          30        14
+               users-2024-07.csv
+    events     events-2024-01.csv,                      4,466     4,420          30        16
+               events-2024-02.csv
+    customers  customers.csv                            1,019     1,000          10         9
+    orders     orders.csv                               5,080     5,000          50        30
 
 Unusual but right, and accepted:
 
@@ -27,6 +34,13 @@ Unusual but right, and accepted:
                repeats, customer ids such as 17850.0; quotes, commas and line breaks in quotes
     reviews    HTML breaks, line breaks, doubled quotes, other languages, emoji only;
                reviewers who never bought
+    users      e-mail addresses in capitals and with spaces, four kinds of password hashes,
+               IPv4, IPv6 and addresses that cannot be located; users as they were before
+               the first file, in the second one
+    events     no country, no tags, three separators of tags, capitals in addresses, events
+               of the month before, ids of other events
+    customers  no age, no city
+    orders     no customer, customers that are not known
 
 Duplicates, by the feed's natural key:
 
@@ -35,6 +49,10 @@ Duplicates, by the feed's natural key:
                offset or with its user's number as text. No two other events share a key.
     purchases  none: the source has no key, a repeated line is a second sale
     reviews    id_review: the same review delivered twice
+    users      the same user with the same updated_at and content, in another month's file
+    events     id and content: copies in the same file and in the next month's, spelt otherwise
+    customers  customer_id: exact copies
+    orders     order_id: exact copies
 
 Rejected, each record with one defect only:
 
@@ -43,6 +61,11 @@ Rejected, each record with one defect only:
     purchases  quantity_not_a_number, unit_price_not_a_number, invoice_number_missing,
                invoice_date_impossible, too_few_columns
     reviews    review_text_empty
+    users      password_in_plain_text, email_missing, email_without_domain,
+               created_at_impossible, too_few_columns
+    events     id_missing, email_without_domain, timestamp_impossible, too_many_columns
+    customers  age_impossible, name_missing, registration_date_impossible
+    orders     quantity_zero, price_not_a_number, order_date_impossible
 """
 
 import argparse
@@ -52,10 +75,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.samples.customers import make_customer_orders
+from jobs.samples.events import make_events
 from jobs.samples.logs import make_logs
 from jobs.samples.model import SampleFeed, make_customers
 from jobs.samples.purchases import make_purchases
 from jobs.samples.reviews import make_reviews
+from jobs.samples.users import make_users
 
 
 def make_samples(seed: int = 7, scale: float = 1.0) -> list[SampleFeed]:
@@ -65,6 +91,9 @@ def make_samples(seed: int = 7, scale: float = 1.0) -> list[SampleFeed]:
         make_logs(seed, scale, customers),
         make_purchases(seed, scale, customers),
         make_reviews(seed, scale, customers),
+        make_users(seed, scale),
+        make_events(seed, scale),
+        *make_customer_orders(seed, scale),
     ]
 
 
@@ -99,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="files are written to FOLDER/<feed>/")
     parser.add_argument("--seed", type=int, default=7, help="other seeds, other data (default: 7)")
-    parser.add_argument("--scale", type=float, default=1.0, help="1 is some 29,000 records (default: 1)")
+    parser.add_argument("--scale", type=float, default=1.0, help="1 is some 40,000 records (default: 1)")
     parser.add_argument(
         "--manifest",
         type=Path,

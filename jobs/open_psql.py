@@ -19,6 +19,7 @@ import psycopg2.extensions
 from jobs.context import job_main, parser
 from jobs.errors import ConfigurationError
 from jobs.settings import Settings
+from jobs.warehouse import require_made
 from jobs.warehouse.embedded import EmbeddedPostgres
 
 
@@ -33,16 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         settings = Settings.from_env()
+        require_made(settings)
         environment = {**os.environ, "PGOPTIONS": f"-c search_path={settings.schema}"}
         folder = settings.warehouse_url.removeprefix("embedded:")
         if folder != settings.warehouse_url:
-            if not (Path(folder) / "data").is_dir():
-                raise ConfigurationError(f"{folder}: there is no warehouse yet; `make run` makes one")
             server = EmbeddedPostgres(Path(folder))
             with server:
                 return subprocess.run(
                     [*server.psql_command(), *command], env=environment, check=False
                 ).returncode
+        if settings.warehouse_url.startswith("bigquery:"):
+            raise ConfigurationError(
+                f"WAREHOUSE_URL={settings.warehouse_url}: psql opens PostgreSQL only; use BigQuery's console or bq"
+            )
         program = shutil.which("psql")
         if program is None:
             raise ConfigurationError("psql is not installed (Debian: apt-get install postgresql-client)")

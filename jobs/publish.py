@@ -15,20 +15,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, job_main, open_run, parser
+from jobs.dry_run import RowChanges, print_plans, row_changes
 from jobs.errors import UserAnalyticsError
 from jobs.lake.ledger import Ledger
-from jobs.lake.marts import mart_table
-from jobs.lake.tables import LakeTable
-from jobs.runs import RECORDED_TABLES, RUN_TABLES, recorded, run_table
+from jobs.lake.marts import chosen_columns, mart_table
+from jobs.lake.tables import GONE, LakeTable
+from jobs.runs import RECORDED_TABLES, RUN_TABLES, record_new_columns, recorded, run_table
 from jobs.settings import Settings
 from jobs.warehouse import open_warehouse
-from jobs.warehouse.base import Check, Load, Published, Warehouse
+from jobs.warehouse.base import ROW_COUNT, Check, Load, Measures, Plan, Published, Warehouse
 from jobs.warehouse.declarations import Table, tables, views_over
 
 
@@ -47,23 +47,21 @@ def publish(run: RunContext, warehouse: Warehouse, names: Sequence[str] | None =
     Gives the results of the post-load checks; an empty list when nothing was new. Raises CheckFailed, with nothing
     published, when a check fails.
     """
-    wanted = [t for t in tables().values() if names is None or t.name in names]
-    sources = {table.name: lake_table(run, table) for table in wanted}
+    sources = lake_tables(run, names)
     # A column that was declared since the mart was last built is added to it first.
-    there = {name: source.ensure() for name, source in sources.items() if source.exists()}
+    for _, source in sources.values():
+        source.ensure()
     with warehouse.publishing() as publication:
         published = publication.published
-        loads = [
-            load
-            for table in wanted
-            if table.name in there and (load := _load(table, there[table.name], published.get(table.name)))
-        ]
+        loads = _loads(sources, published)
         if not loads:
             log.info("publish: nothing new")
             return []
         log.info(
             "publish: %s", ", ".join(f"{x.table.name} ({'whole' if x.whole else 'changes'})" for x in loads)
         )
+        if columns := publication.new_columns(loads):
+            record_new_columns(run, columns)
         present = {*published, *(load.table.name for load in loads)}
         with heartbeat(run.spark, "publish"):
             checks = publication.commit(loads, views_over(present))
@@ -71,11 +69,39 @@ def publish(run: RunContext, warehouse: Warehouse, names: Sequence[str] | None =
     return checks
 
 
+def dry_run(run: RunContext, warehouse: Warehouse) -> list[tuple[Load, RowChanges, Plan]]:
+    """What `publish` would do now, table by table. Writes nothing."""
+    sources, published = lake_tables(run), warehouse.published()
+    plans = []
+    for load in _loads(sources, published):
+        name = load.table.name
+        if load.whole:
+            replaced = warehouse.counts([name])[name] if name in published else 0
+            changes = RowChanges(load.rows.count(), 0, replaced)
+        else:
+            changes = row_changes(load, sources[name][1].read(published[name].version))
+        plans.append((load, changes, warehouse.plan(load)))
+    return plans
+
+
+def lake_tables(run: RunContext, names: Sequence[str] | None = None) -> dict[str, tuple[Table, LakeTable]]:
+    """The declared tables that the lake has, by name; only those of `names` where given."""
+    wanted = [chosen_columns(t, run.settings) for t in tables().values() if names is None or t.name in names]
+    sources = {table.name: (table, lake_table(run, table)) for table in wanted}
+    return {name: source for name, source in sources.items() if source[1].exists()}
+
+
+def _loads(sources: Mapping[str, tuple[Table, LakeTable]], published: Mapping[str, Published]) -> list[Load]:
+    found = (_load(table, source, published.get(name)) for name, (table, source) in sources.items())
+    return [load for load in found if load]
+
+
 def _load(table: Table, source: LakeTable, published: Published | None) -> Load | None:
     """What has to be loaded of one table; None when the warehouse has it all."""
     state = Published(source.table_id(), source.version())
     if published == state:
         return None
+    expected = lake_measures(table, source.read(state.version))
     key = table.primary_key
     if published and published.table_id == state.table_id:
         if published.version > state.version:
@@ -86,32 +112,44 @@ def _load(table: Table, source: LakeTable, published: Published | None) -> Load 
             )
         try:
             rows, only_inserts = source.changes(published.version, state.version, key)
-        except (PySparkException, Py4JJavaError) as error:
+        except GONE as error:
             log.warning(
                 "publish %s: its history is gone (%s); published whole", table.name, type(error).__name__
             )
         else:
             rows = rows.withColumn("_deleted", F.lit(False)) if only_inserts else rows
-            return Load(table, rows, False, state, _expected(table, source, state.version))
-    return Load(table, source.read(state.version), True, state, _expected(table, source, state.version))
+            return Load(table, rows, False, state, expected)
+    return Load(table, source.read(state.version), True, state, expected)
 
 
-def _expected(table: Table, source: LakeTable, version: int) -> Mapping[str, Decimal | int | None]:
-    rows = source.read(version)
-    sums = [F.sum(F.col(name).cast("decimal(38,4)")).alias(f"sum({name})") for name in table.measures]
+def lake_measures(table: Table, rows: DataFrame, **more: Column) -> Measures:
+    """The number of rows and the sum of each measure of a declared table; more: further sums, by name."""
+    sums = [
+        F.sum(F.col(name).cast("decimal(38,4)")).alias(f"sum({name})")
+        for name in table.measures
+        if name in rows.columns
+    ]
+    sums += [F.sum(column).alias(name) for name, column in more.items()]
     found: dict[str, Decimal | int | None] = (
-        rows.agg(F.count("*").alias("row_count"), *sums).collect()[0].asDict()
+        rows.agg(F.count("*").alias(ROW_COUNT), *sums).collect()[0].asDict()
     )
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Publish; there are no arguments."""
-    parser(__doc__, "publish").parse_args(argv)
+    """Publish, or say what would be published."""
+    arguments = parser(__doc__, "publish")
+    arguments.add_argument(
+        "--dry-run", action="store_true", help="show rows, strategy and SQL per table; write nothing"
+    )
+    options = arguments.parse_args(argv)
 
     def body() -> None:
         settings = Settings.from_env()
         with open_warehouse(settings) as warehouse, open_run("publish", settings) as run:
+            if options.dry_run:
+                print_plans(dry_run(run, warehouse))
+                return
             with recorded(run), run.step("publish"):
                 run.checks += publish(run, warehouse)
             publish(run, warehouse, RECORDED_TABLES)

@@ -12,23 +12,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from jobs.analyze_orders import analyze_orders
+from jobs.build_customer_orders import build_customer_orders
+from jobs.build_events import build_events
 from jobs.build_purchases import build_purchases
 from jobs.build_review_features import build_review_features
 from jobs.build_star_schema import build_star_schema
+from jobs.build_users import build_users
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.feeds.detect import files_by_feed
+from jobs.feeds.mapping import SourceNames, declared_sources, load_mapping
 from jobs.generate_samples import write_samples
+from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.lake.staging import StageResult, stage
+from jobs.locate_users import locate_users
 from jobs.publish import publish
 from jobs.runs import RECORDED_TABLES, recorded
 from jobs.settings import Settings
 from jobs.stage_feed import add_max_rejected
 from jobs.summary import print_summary
+from jobs.train_segments import train_segments
 from jobs.upload_files import upload
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import Warehouse
@@ -38,18 +46,27 @@ MARTS: dict[str, Callable[[RunContext], bool]] = {
     "build star schema": build_star_schema,
     "build purchases": build_purchases,
     "build review features": build_review_features,
+    "build users": build_users,
+    "locate users": locate_users,
+    "build events": build_events,
+    "build customer orders": build_customer_orders,
+    "analyze orders": analyze_orders,
+    "train segments": train_segments,
 }
 
 
 def run_all(
-    run: RunContext, warehouse: Warehouse, feeds: Sequence[str], max_rejected_share: float
+    run: RunContext,
+    warehouse: Warehouse,
+    feeds: Mapping[str, SourceNames],
+    max_rejected_share: float,
 ) -> list[StageResult]:
-    """Stage, build and publish. Gives what staging did, feed by feed."""
+    """Stage, build and publish. feeds: the names that the files of each use. Gives what staging did, feed by feed."""
     results = []
     with recorded(run):
-        for name in feeds:
+        for name, names in feeds.items():
             with run.step(f"stage {name}") as detail:
-                result = stage(run, FEEDS[name], max_rejected_share=max_rejected_share)
+                result = stage(run, FEEDS[name], names, max_rejected_share)
                 detail.append(f"{len(result.entries)} files, {result.total('accepted')} records accepted")
                 results.append(result)
         for name, build in MARTS.items():
@@ -59,6 +76,7 @@ def run_all(
             run.checks += publish(run, warehouse)
             detail.append(f"{len(run.checks)} checks passed" if run.checks else "nothing new")
     publish(run, warehouse, RECORDED_TABLES)
+    remove_intermediates(run)
     return results
 
 
@@ -77,6 +95,14 @@ def feed_names(text: str) -> list[str]:
     return names
 
 
+def feed_mapping(text: str) -> tuple[str, Path]:
+    """FEED=FILE, for argparse."""
+    name, _, file = text.partition("=")
+    if name not in FEEDS or not file:
+        raise argparse.ArgumentTypeError(f"{text}: write FEED=FILE, FEED one of {', '.join(FEEDS)}")
+    return name, Path(file)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run everything; the arguments are those of `--help`."""
     arguments = parser(__doc__, "run")
@@ -86,11 +112,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--feeds", type=feed_names, default=list(FEEDS), help="comma-separated (default: all)"
     )
+    arguments.add_argument(
+        "--mapping",
+        type=feed_mapping,
+        action="append",
+        default=[],
+        metavar="FEED=FILE",
+        help='JSON file for a feed: {"source name": "field"}; may be given for several feeds',
+    )
     add_max_rejected(arguments)
     options = arguments.parse_args(argv)
 
     def body() -> int:
         settings = Settings.from_env()
+        names = {name: declared_sources(FEEDS[name]) for name in options.feeds}
+        names |= {name: load_mapping(FEEDS[name], file) for name, file in options.mapping if name in names}
         store = object_store(settings)
         store.check()
         if options.sample:
@@ -100,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.data:
             upload_folder(store, options.data)
         with open_warehouse(settings) as warehouse, open_run("run", settings) as run:
-            results = run_all(run, warehouse, options.feeds, options.max_rejected)
+            results = run_all(run, warehouse, names, options.max_rejected)
             print_summary(run, warehouse, results)
         return 3 if any(result.refused for result in results) else 0
 

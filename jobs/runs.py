@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -15,9 +15,9 @@ from jobs.context import RunContext
 from jobs.errors import RejectedShareExceeded
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
-from jobs.warehouse.declarations import tables
+from jobs.warehouse.declarations import Column, tables
 
-RUN_TABLES = ("etl_runs", "etl_steps", "etl_checks")
+RUN_TABLES = ("etl_runs", "etl_steps", "etl_checks", "etl_schema_changes")
 RECORDED_TABLES = (*RUN_TABLES, "etl_files")
 
 
@@ -47,6 +47,20 @@ def recorded(run: RunContext) -> Iterator[None]:
             log.warning("the run could not be recorded: %s", type(error).__name__)
             if outcome != "failed":
                 raise
+
+
+def record_new_columns(run: RunContext, columns: Mapping[str, Sequence[Column]]) -> None:
+    """Append the columns that are about to be added to published tables to `etl_schema_changes`, each once."""
+    table = run_table(run.spark, run.settings, "etl_schema_changes").ensure()
+    noted = {(row.table_name, row.column_name) for row in table.read().collect()}
+    rows = [
+        (name, column.name, column.type.sql(), run.run_id, datetime.now(UTC))
+        for name, added in columns.items()
+        for column in added
+        if (name, column.name) not in noted
+    ]
+    if rows:
+        table.append(run.spark.createDataFrame(rows, table.schema).coalesce(1))
 
 
 def _record(run: RunContext, outcome: str) -> None:

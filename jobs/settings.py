@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from jobs.errors import ConfigurationError
 
 LAKE_SCHEMES = ("s3a", "file")
+BIGQUERY = re.compile(r"bigquery://([a-z][a-z0-9.-]*:)?[a-z][a-z0-9-]{4,28}[a-z0-9]/[A-Za-z0-9_]{1,1024}")
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -23,8 +24,10 @@ class Settings:
     """One run's settings.
 
     lake_uri: root of the lake, `s3a://bucket[/prefix]` or an absolute local path.
-    warehouse_url: `postgresql://…`, or `embedded:<folder>` for a PostgreSQL that is started for the run.
-    schema: the warehouse schema that tables and views stand in.
+    warehouse_url: `postgresql://…`, `bigquery://project/dataset`, or `embedded:<folder>` for a PostgreSQL that is
+    started for the run.
+    schema: the schema of PostgreSQL that tables and views stand in; on BigQuery they stand in the dataset.
+    drop_secrets: columns that a feed declares secret are not read, and in no table.
     s3_*: endpoint, keys and region of the object store; None lets the AWS chain decide.
     """
 
@@ -39,6 +42,7 @@ class Settings:
     spark_master: str | None = None
     driver_memory: str = "2g"
     log_folder: str = "var/logs"
+    drop_secrets: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -63,6 +67,7 @@ class Settings:
             spark_master=get("SPARK_MASTER"),
             driver_memory=get("SPARK_DRIVER_MEMORY") or "2g",
             log_folder=str(Path(get("LOG_FOLDER") or "var/logs").absolute()),
+            drop_secrets=_drop_secrets(get("SECRET_COLUMNS") or "keep"),
         )
 
     @property
@@ -117,10 +122,20 @@ def _warehouse_url(value: str) -> str:
                 "address; write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23"
             )
         return value
+    if value.startswith("bigquery:"):
+        if not BIGQUERY.fullmatch(value):
+            raise ConfigurationError(f"WAREHOUSE_URL={value!r}: expected bigquery://project/dataset")
+        return value
     raise ConfigurationError(
-        f"WAREHOUSE_URL={without_password(value)!r}: expected postgresql://user:password@host:port/database "
-        "or embedded:<folder>"
+        f"WAREHOUSE_URL={without_password(value)!r}: expected postgresql://user:password@host:port/database, "
+        "bigquery://project/dataset or embedded:<folder>"
     )
+
+
+def _drop_secrets(value: str) -> bool:
+    if value not in ("keep", "drop"):
+        raise ConfigurationError(f"SECRET_COLUMNS={value!r}: choose keep or drop")
+    return value == "drop"
 
 
 def _schema(value: str) -> str:

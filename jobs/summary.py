@@ -29,8 +29,7 @@ def print_summary(run: RunContext, warehouse: Warehouse, results: Sequence[Stage
     for entry in (entry for result in results for entry in result.refused):
         print(f"  refused: {entry.error}")
 
-    with warehouse.publishing() as publication:
-        there = set(publication.published)
+    there = set(warehouse.published())
     counts = warehouse.counts([name for name in tables() if name in there])
     print("\nRows per table")
     print(table(("table", "rows"), list(counts.items())))
@@ -43,8 +42,11 @@ def print_summary(run: RunContext, warehouse: Warehouse, results: Sequence[Stage
     print("\nSeconds per step")
     print(table(("step", "seconds", "what"), [(s.name, round(s.seconds, 1), s.detail) for s in run.steps]))
     print(f"\nLake:      {run.settings.lake_uri}")
-    print(f"Warehouse: {without_password(run.settings.warehouse_url)}, schema {run.settings.schema}")
-    print("Open it:   make psql   (or: user-analytics psql)")
+    if run.settings.warehouse_url.startswith("bigquery:"):
+        print(f"Warehouse: {run.settings.warehouse_url}")
+    else:
+        print(f"Warehouse: {without_password(run.settings.warehouse_url)}, schema {run.settings.schema}")
+        print("Open it:   make psql   (or: user-analytics psql)")
 
 
 def _tables_of(view: str) -> set[str]:

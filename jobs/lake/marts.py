@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.console import log
 from jobs.errors import UserAnalyticsError
+from jobs.feeds import FEEDS
 from jobs.lake.tables import LakeTable, once
 from jobs.settings import Settings
 from jobs.warehouse.declarations import Table, tables
@@ -34,12 +35,21 @@ class SourceChanges:
 
 def mart_table(spark: SparkSession, settings: Settings, declaration: Table) -> LakeTable:
     """`marts/<name>`, with the schema that `sql/<name>.sql` declares."""
+    declaration = chosen_columns(declaration, settings)
     return LakeTable(
         spark,
         settings.lake_path("marts", declaration.name),
         declaration.spark_schema(),
         comment=declaration.comment,
     )
+
+
+def chosen_columns(table: Table, settings: Settings) -> Table:
+    """The table without the columns that bear the name of a feed's secret, where those are dropped."""
+    if not settings.drop_secrets:
+        return table
+    secrets = {name for feed in FEEDS.values() for name in feed.secrets}
+    return replace(table, columns=tuple(c for c in table.columns if c.name not in secrets))
 
 
 def declared(name: str) -> Table:
@@ -100,16 +110,41 @@ def apply_changes(
         mart.append(rows, mark, changes.version)
     else:
         condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
-        columns = {f"`{c}`": f"s.`{c}`" for c in mart.schema.names}
-        # A record that was delivered again as it was changes nothing, and has nothing to publish.
-        differs = reduce(
-            lambda a, b: a | b, (~F.col(f"s.`{c}`").eqNullSafe(F.col(f"t.`{c}`")) for c in mart.schema.names)
-        )
+        columns = _all_columns(mart)
         with once(mart.spark, mark, changes.version):
             (
                 mart.merge(rows, condition)
                 .whenMatchedDelete("s._deleted")
-                .whenMatchedUpdate(differs, set=columns)
+                .whenMatchedUpdate(_differs(mart), set=columns)
                 .whenNotMatchedInsert("NOT s._deleted", values=columns)
                 .execute()
             )
+
+
+def bring_to(mart: LakeTable, rows: DataFrame, key: tuple[str, ...], source: str, version: int) -> None:
+    """Make a mart's content equal to rows, in one commit that happens once, writing only what differs.
+
+    rows: all that the mart should hold, one per key. source, version: what they were made from.
+    """
+    if mart.read().isEmpty():
+        mart.append(rows, source, version)
+        return
+    condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
+    with once(mart.spark, source, version):
+        (
+            mart.merge(rows, condition)
+            .whenMatchedUpdate(_differs(mart), set=_all_columns(mart))
+            .whenNotMatchedInsert(values=_all_columns(mart))
+            .whenNotMatchedBySourceDelete()
+            .execute()
+        )
+
+
+def _all_columns(mart: LakeTable) -> dict[str, Column | str]:
+    return {f"`{c}`": f"s.`{c}`" for c in mart.schema.names}
+
+
+def _differs(mart: LakeTable) -> Column:
+    """A record that was delivered again as it was changes nothing, and has nothing to publish."""
+    pairs = (~F.col(f"s.`{c}`").eqNullSafe(F.col(f"t.`{c}`")) for c in mart.schema.names)
+    return reduce(lambda a, b: a | b, pairs)

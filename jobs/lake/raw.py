@@ -33,9 +33,13 @@ PEEK_BYTES = 64 * 1024
 # An array is split in memory by the one task that reads it; JSON lines have no such limit.
 MAX_ARRAY_BYTES = 512 * 1024 * 1024
 MAX_CHARS_PER_COLUMN = 10_000_000
+NO_LIMIT = -1
+MAX_COLUMNS, MANY_COLUMNS = 20_480, 1_000_000
 UTF8_BOM = b"\xef\xbb\xbf"
 # In a path that Spark loads, these would be patterns; in a file's name they are letters.
 GLOB_CHARACTER = re.compile(r"[][{}*?\\]")
+SECRET_NAME = re.compile(r"passw|passphrase|pwd|secret|token|credential", re.IGNORECASE)
+MASK = "***"
 COMPRESSED = (".bz2", ".zst", ".zip", ".xz", ".lz4", ".snappy", ".7z", ".tar")
 
 
@@ -108,9 +112,16 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     # Spark, too, passes over empty lines, but takes a line of blanks or commas for the header.
     row = next((r for r in csv.reader(lines) if r), [])
     header = tuple(cell.strip() for cell in row)
+    # A file without a header has a record in its place, and a record may hold a secret.
+    shown = (
+        f"the header has {len(header)} columns"
+        if feed.secrets
+        else f"the header is {', '.join(header) or '(blank)'}"
+    )
     repeated = sorted({name for name in header if [h.lower() for h in header].count(name.lower()) > 1})
     if repeated:
-        raise FileRefused(f"{file.path}: the header has {', '.join(map(repr, repeated))} more than once")
+        what = "a name" if feed.secrets else ", ".join(map(repr, repeated))
+        raise FileRefused(f"{file.path}: the header has {what} more than once")
     found = columns_by_field(names, header)
     for field, columns in found.items():
         if len(columns) > 1:
@@ -121,9 +132,7 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     missing = [f.name for f in feed.fields if f.required and not found[f.name]]
     if missing:
         wanted = "; ".join(f"{name} (as {' or '.join(names[name])})" for name in missing)
-        raise FileRefused(
-            f"{file.path}: missing column: {wanted}; the header is {', '.join(header) or '(blank)'}"
-        )
+        raise FileRefused(f"{file.path}: missing column: {wanted}; {shown}")
     return header
 
 
@@ -147,15 +156,17 @@ def read(
     """Read inspected files lazily.
 
     Gives one row per record: each field of the feed as string; `_extra` string, unknown columns as JSON;
-    `_record` string, the record as it came (a CSV record as JSON of its columns); `_problem` string, the reason why
-    it could not be taken apart, or null; `_file_id` bigint; `_delivered_at` timestamp.
+    `_record` string, the record as it came (a CSV record as JSON of its columns), without its secrets; `_problem`
+    string, the reason why it could not be taken apart, or null; `_file_id` bigint; `_delivered_at` timestamp.
     """
     groups: dict[tuple[str, tuple[str, ...]], list[InspectedFile]] = defaultdict(list)
     for file in files:
         groups[file.layout, file.header].append(file)
     readers = {"csv": _csv, "json_lines": _json_lines, "json_array": _json_array}
     frames = [
-        _with_file(spark, lake_uri, readers[layout](spark, _paths(lake_uri, group), names, header), group)
+        _with_file(
+            spark, lake_uri, readers[layout](spark, _paths(lake_uri, group), feed, names, header), group
+        )
         for (layout, header), group in groups.items()
     ]
     return reduce(DataFrame.unionByName, frames)
@@ -219,26 +230,32 @@ def _elements() -> Column:
     return F.transform(elements, lambda e: F.coalesce(e, F.lit("null")))
 
 
-def _json_lines(spark: SparkSession, paths: list[str], names: SourceNames, _: tuple[str, ...]) -> DataFrame:
+def _json_lines(
+    spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, _: tuple[str, ...]
+) -> DataFrame:
     lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("_address"))
-    return json_records(lines.where(F.btrim("value", F.lit(" \t\r")) != ""), names)
+    return json_records(lines.where(F.ltrim("value", F.lit(" \t\r")) != ""), names)
 
 
-def _json_array(spark: SparkSession, paths: list[str], names: SourceNames, _: tuple[str, ...]) -> DataFrame:
+def _json_array(
+    spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, _: tuple[str, ...]
+) -> DataFrame:
     whole = spark.read.text(paths, wholetext=True).select(
         F.explode(_elements()).alias("value"), F.col("_metadata.file_path").alias("_address")
     )
     return json_records(whole, names)
 
 
-def _csv(spark: SparkSession, paths: list[str], names: SourceNames, header: tuple[str, ...]) -> DataFrame:
+def _csv(
+    spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, header: tuple[str, ...]
+) -> DataFrame:
     cells = [f"_c{i}" for i in range(len(header))]
     schema = T.StructType([T.StructField(name, T.StringType()) for name in [*cells, "_corrupt"]])
     raw = spark.read.csv(
         paths,
         schema=schema,
         header=True,
-        multiLine=True,
+        multiLine=feed.multi_line,
         quote='"',
         escape='"',
         # Every byte is a character of Latin-1, so the bytes survive and can be checked as UTF-8 below;
@@ -246,37 +263,58 @@ def _csv(spark: SparkSession, paths: list[str], names: SourceNames, header: tupl
         encoding="ISO-8859-1",
         mode="PERMISSIVE",
         columnNameOfCorruptRecord="_corrupt",
-        maxCharsPerColumn=MAX_CHARS_PER_COLUMN,
+        # Beyond these the parser fails, with a message that quotes the record and that Spark logs.
+        maxCharsPerColumn=NO_LIMIT if feed.secrets else MAX_CHARS_PER_COLUMN,
+        maxColumns=MANY_COLUMNS if feed.secrets else MAX_COLUMNS,
     )
     frame = raw.select(
         *(F.encode(name, "ISO-8859-1").cast("string").alias(name) for name in [*cells, "_corrupt"]),
         F.col("_metadata.file_path").alias("_address"),
     )
     found = columns_by_field(names, header)
+    dropped = {field.name for field in feed.fields if field.dropped}
     fields = [
-        (F.col(cells[found[field][0]]) if found[field] else F.lit(None).cast("string")).alias(field)
+        (
+            F.col(cells[found[field][0]])
+            if found[field] and field not in dropped
+            else F.lit(None).cast("string")
+        ).alias(field)
         for field in names
     ]
     unknown = [i for i in range(len(header)) if not any(i in columns for columns in found.values())]
+    secret = {i for name in feed.secrets for i in found[name]}
+    if feed.secrets:
+        # Under a name that nobody declared, a secret may come, too.
+        secret |= {i for i in unknown if SECRET_NAME.search(header[i])}
+    kept = [F.when(F.col(c).isNotNull(), MASK) if i in secret else F.col(c) for i, c in enumerate(cells)]
     extra = F.lit(None).cast("string")
     if unknown:
         anything = F.coalesce(*(F.col(cells[i]) for i in unknown)).isNotNull()
-        extra = F.when(anything, F.to_json(F.struct(*(F.col(cells[i]).alias(header[i]) for i in unknown))))
+        extra = F.when(anything, F.to_json(F.struct(*(kept[i].alias(header[i]) for i in unknown))))
     valid = reduce(lambda a, b: a & b, (F.coalesce(F.is_valid_utf8(name), F.lit(True)) for name in cells))
     as_json = F.to_json(
-        F.struct(*(F.make_valid_utf8(cell).alias(name) for cell, name in zip(cells, header, strict=True))),
+        F.struct(*(F.make_valid_utf8(cell).alias(name) for cell, name in zip(kept, header, strict=True))),
         {"ignoreNullFields": "false"},
     )
+    corrupt = F.make_valid_utf8("_corrupt")
+    if feed.secrets:
+        corrupt = F.when(F.col("_corrupt").isNotNull(), _withheld(feed))
     return frame.select(
         *fields,
         extra.alias("_extra"),
-        F.coalesce(F.make_valid_utf8("_corrupt"), as_json).alias("_record"),
+        F.coalesce(corrupt, as_json).alias("_record"),
         F.when(F.col("_corrupt").isNotNull(), "wrong_number_of_columns")
         .when(~valid, "invalid_utf8")
         .when(reduce(lambda a, b: a | b, map(_swallowed_lines, cells)), "unclosed_quote")
         .alias("_problem"),
         "_address",
     )
+
+
+def _withheld(feed: Feed) -> Column:
+    """What stands for a record that could not be taken apart, so that nobody knows where in it a secret is."""
+    length = F.length("_corrupt").cast("string")
+    return F.concat(F.lit(f"withheld, it may hold {' or '.join(feed.secrets)}: "), length, F.lit(" bytes"))
 
 
 def _swallowed_lines(cell: str) -> Column:

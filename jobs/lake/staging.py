@@ -101,6 +101,7 @@ def stage(
     Raises RejectedShareExceeded, before anything is written, when more than max_rejected_share of the records read
     would be rejected; KeyCollision when two natural keys have one hash.
     """
+    feed = feed.without_secrets() if run.settings.drop_secrets else feed
     names = names or declared_sources(feed)
     ledger = Ledger(run.spark, run.settings)
     history = ledger.history(feed.name)
@@ -290,18 +291,17 @@ def _write_accepted(
         has_ours = has_rows and not there.where(ours).isEmpty()
         if not has_rows:
             target.append(kept)
-            return _per_file(kept, F.count("*"))
+            return _per_file(target.read())
 
         matched = _matched(feed, kept, there.where(~ours)).persist(StorageLevel.DISK_ONLY)
         if has_ours or not matched.where("_better").isEmpty():
             _merge(feed, target, kept, ids, has_ours)
             none = dict.fromkeys((entry.file_id for entry in known), 0)
-            return none | _per_file(target.read(), F.count("*"))
-        lost = _per_file(matched, F.count("*"))
-        accepted = {file: n - lost.get(file, 0) for file, n in _per_file(kept, F.count("*")).items()}
-        if any(accepted.values()):
-            target.append(kept.join(matched.select(*KEY), list(KEY), "left_anti"))
-        return accepted
+            return none | _per_file(target.read())
+        new = kept.join(matched.select(*KEY), list(KEY), "left_anti")
+        if not new.isEmpty():
+            target.append(new)
+        return _per_file(target.read().where(ours))
     finally:
         repeated.unpersist()
         if matched is not None:
@@ -352,8 +352,8 @@ def _merge(feed: Feed, target: LakeTable, kept: DataFrame, ids: Sequence[int], h
     merge.execute()
 
 
-def _per_file(frame: DataFrame, count: Column) -> dict[int, int]:
-    return {row._file_id: row.n for row in frame.groupBy("_file_id").agg(count.alias("n")).collect()}
+def _per_file(frame: DataFrame) -> dict[int, int]:
+    return {row._file_id: row["count"] for row in frame.groupBy("_file_id").count().collect()}
 
 
 def _entries(

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.errors import UserAnalyticsError
+from jobs.lake import folders
+
+# What Spark raises where files of an old version were removed.
+GONE = (PySparkException, Py4JJavaError)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,13 @@ class LakeTable:
                     "table away and run again to rebuild it"
                 )
         return self
+
+    def remove(self) -> None:
+        """Remove the table with its history; one that is made later has another identity."""
+        folders.remove(self.spark, self.uri)
+        jvm: Any = self.spark.sparkContext._jvm
+        path = jvm.org.apache.hadoop.fs.Path(self.uri)
+        jvm.org.apache.spark.sql.delta.DeltaLog.invalidateCache(self.spark._jsparkSession, path)
 
     def read(self, version: int | None = None) -> DataFrame:
         reader = self.spark.read.format("delta")

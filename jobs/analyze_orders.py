@@ -1,0 +1,67 @@
+"""Analyse customer_orders: revenue, orders and customers, in all and by city, age group and product.
+
+Grain:    one row per breakdown and value.
+Inputs:   `marts/customer_orders`.
+Outputs:  `results/analysis_results.json` in the lake, and the Delta table `marts/order_analysis`.
+Re-run:   safe at any time; made anew when customer_orders has changed.
+Example:  spark-submit jobs/analyze_orders.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.build_customer_orders import MART as CUSTOMER_ORDERS
+from jobs.console import heartbeat, log
+from jobs.context import RunContext, job_main, open_run, parser
+from jobs.lake.marts import bring_to, declared, mart_table, source_mark
+from jobs.lake.results import write_result
+from jobs.runs import recorded
+from jobs.settings import Settings
+from jobs.transforms.order_analysis import analysis_results, order_analysis
+
+MART = "order_analysis"
+RESULT = "analysis_results.json"
+
+
+def analyze_orders(run: RunContext) -> bool:
+    """Bring order_analysis and its JSON file up to customer_orders. Gives whether there was anything to do."""
+    orders = mart_table(run.spark, run.settings, declared(CUSTOMER_ORDERS))
+    if not orders.exists():
+        log.info("order analysis: no customer orders yet")
+        return False
+    mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
+    source, version = source_mark(CUSTOMER_ORDERS, orders), orders.version()
+    if mart.applied(source) == version:
+        log.info("order analysis: up to date")
+        return False
+    with heartbeat(run.spark, "order analysis"):
+        # A few rows per city and product: kept here, as both the file and the table need them.
+        rows = order_analysis(orders.read(version)).select(*mart.schema.names).collect()
+        # The table's log says that both are there, so it comes last.
+        write_result(run.store, RESULT, analysis_results(rows))
+        bring_to(
+            mart, run.spark.createDataFrame(rows, mart.schema), declared(MART).primary_key, source, version
+        )
+    log.info("order analysis: %d rows, and %s", len(rows), run.settings.lake_path("results", RESULT))
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Analyse orders; there are no arguments."""
+    parser(__doc__, "analyze-orders").parse_args(argv)
+
+    def body() -> None:
+        with (
+            open_run("analyze-orders", Settings.from_env()) as run,
+            recorded(run),
+            run.step("analyze orders"),
+        ):
+            analyze_orders(run)
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Build customer_orders: orders with their metrics, joined with enriched customers.
+
+Grain:    one row per order; orders without a customer, or of an unknown one, are rows as well, flagged.
+Inputs:   `staging/customers` and `staging/orders`, by way of the intermediates of enrich-customers and measure-orders,
+          which are made here where they are not there.
+Outputs:  Delta table `marts/customer_orders`.
+Re-run:   safe at any time; the table's log says which versions it was made from. An order or a customer may move many
+          rows (a segment depends on all orders of the customer), so all are computed, and those that differ written.
+Example:  spark-submit jobs/build_customer_orders.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.console import heartbeat, log
+from jobs.context import RunContext, job_main, open_run, parser
+from jobs.enrich_customers import enrich_customers, staged
+from jobs.lake.marts import bring_to, declared, mart_table
+from jobs.measure_orders import measure_orders
+from jobs.runs import recorded
+from jobs.settings import Settings
+from jobs.transforms.customers import customer_orders
+
+MART = "customer_orders"
+
+
+def build_customer_orders(run: RunContext) -> bool:
+    """Bring customer_orders up to the present staged customers and orders. Gives whether there was anything to do."""
+    source = staged(run)
+    if not source.orders.exists():
+        log.info("customer orders: no orders staged yet")
+        return False
+    mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
+    if mart.applied(source.name) == source.version:
+        log.info("customer orders: up to date")
+        return False
+    with heartbeat(run.spark, "customer orders"):
+        rows = customer_orders(enrich_customers(run), measure_orders(run))
+        bring_to(mart, rows, declared(MART).primary_key, source.name, source.version)
+    log.info("customer orders: built")
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build customer_orders; there are no arguments."""
+    parser(__doc__, "build-customer-orders").parse_args(argv)
+
+    def body() -> None:
+        with (
+            open_run("build-customer-orders", Settings.from_env()) as run,
+            recorded(run),
+            run.step("build customer orders"),
+        ):
+            build_customer_orders(run)
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

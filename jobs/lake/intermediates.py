@@ -1,0 +1,36 @@
+"""Results that one job hands to the next: Parquet below `work/`, named after the versions that they were made from.
+
+They outlive a job that fails, so that the next try goes on from them, and are removed when all jobs are through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyspark.sql import DataFrame
+
+from jobs.console import log
+from jobs.context import RunContext
+from jobs.lake import folders
+
+FOLDER = "work"
+
+
+def intermediate(run: RunContext, name: str, made_from: str, make: Callable[[], DataFrame]) -> DataFrame:
+    """The rows of `work/<name>/<made_from>`, which are made first where they are not there yet, or not whole."""
+    uri = run.settings.lake_path(FOLDER, name, made_from)
+    # Spark writes this file last.
+    if not folders.exists(run.spark, f"{uri}/_SUCCESS"):
+        make().write.mode("overwrite").parquet(uri)
+        log.info("%s: made, in %s", name, uri)
+    return run.spark.read.parquet(uri)
+
+
+def remove_intermediates(run: RunContext) -> bool:
+    """Remove all that is below `work/`. Gives whether there was anything."""
+    uri = run.settings.lake_path(FOLDER)
+    if not folders.exists(run.spark, uri):
+        return False
+    folders.remove(run.spark, uri)
+    log.info("intermediates: removed")
+    return True

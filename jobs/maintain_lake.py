@@ -1,0 +1,89 @@
+"""Compact the lake's Delta tables, and remove files that no version of the last days needs.
+
+Grain:    as the tables' own; no row changes.
+Inputs:   every Delta table below `staging/`, `marts/` and `runs/`.
+Outputs:  the same tables in fewer, larger files. Versions older than --keep-days can no longer be read.
+Re-run:   safe at any time, also after a kill. A mart whose changes since its last build or publication are gone is
+          built or published whole the next time.
+Example:  spark-submit jobs/maintain_lake.py --keep-days 30
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from delta.tables import DeltaTable
+
+from jobs.console import heartbeat, log
+from jobs.context import RunContext, job_main, open_run, parser
+from jobs.feeds import FEEDS
+from jobs.lake.quarantine import quarantine_table
+from jobs.lake.staging import staging_table
+from jobs.lake.tables import LakeTable
+from jobs.publish import lake_table
+from jobs.settings import Settings
+from jobs.warehouse.declarations import tables
+
+DEFAULT_KEEP_DAYS = 30
+# Delta's own lower limit: a longer-running reader or writer may still need what is younger.
+LEAST_KEEP_DAYS = 7
+
+
+def lake_tables(run: RunContext) -> Iterator[LakeTable]:
+    """Every Delta table that the lake may hold, whether it is there or not."""
+    for feed in FEEDS.values():
+        yield staging_table(run.spark, run.settings, feed)
+    yield quarantine_table(run.spark, run.settings)
+    for table in tables().values():
+        yield lake_table(run, table)
+
+
+def maintain(run: RunContext, keep_days: int) -> None:
+    """Compact and vacuum every table that is there."""
+    # Vacuum lists a table's folders in so many tasks, 10,000 by default, however few folders there are.
+    run.spark.conf.set(
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism",
+        4 * run.spark.sparkContext.defaultParallelism,
+    )
+    for table in lake_tables(run):
+        if not table.exists():
+            continue
+        name = table.uri.removeprefix(run.settings.lake_uri + "/")
+        with heartbeat(run.spark, name):
+            delta = DeltaTable.forPath(run.spark, table.uri)
+            metrics = delta.optimize().executeCompaction().collect()[0].metrics
+            delta.vacuum(keep_days * 24)
+        log.info("maintain: %s, %d files became %d", name, metrics.numFilesRemoved, metrics.numFilesAdded)
+
+
+def days(text: str) -> int:
+    """A number of days that Delta allows, for argparse."""
+    value = int(text)
+    if value < LEAST_KEEP_DAYS:
+        raise argparse.ArgumentTypeError(f"{text}: at least {LEAST_KEEP_DAYS} days")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Maintain the lake; the arguments are those of `--help`."""
+    arguments = parser(__doc__, "maintain")
+    arguments.add_argument(
+        "--keep-days",
+        type=days,
+        default=DEFAULT_KEEP_DAYS,
+        metavar="DAYS",
+        help=f"history that stays readable, at least {LEAST_KEEP_DAYS} (default: %(default)s)",
+    )
+    options = arguments.parse_args(argv)
+
+    def body() -> None:
+        with open_run("maintain", Settings.from_env()) as run:
+            maintain(run, options.keep_days)
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Measure staged orders: amount, size, year and month.
+
+Grain:    one row per order.
+Inputs:   `staging/orders`.
+Outputs:  Parquet `work/measured_orders/<version>`, for build-customer-orders.
+Re-run:   safe at any time; what was made from the present version is not made again.
+Example:  spark-submit jobs/measure_orders.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame
+
+from jobs.context import RunContext, job_main, open_run, parser
+from jobs.enrich_customers import staged
+from jobs.lake.intermediates import intermediate
+from jobs.runs import recorded
+from jobs.settings import Settings
+from jobs.transforms.customers import order_metrics
+
+
+def measure_orders(run: RunContext) -> DataFrame:
+    """Orders with their amount and size, see `jobs.transforms.customers.order_metrics`."""
+    source = staged(run)
+
+    def make() -> DataFrame:
+        return order_metrics(source.order_rows())
+
+    return intermediate(run, "measured_orders", f"{source.name}-{source.version}", make)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure orders; there are no arguments."""
+    parser(__doc__, "measure-orders").parse_args(argv)
+
+    def body() -> None:
+        with (
+            open_run("measure-orders", Settings.from_env()) as run,
+            recorded(run),
+            run.step("measure orders"),
+        ):
+            measure_orders(run)
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

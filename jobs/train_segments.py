@@ -1,0 +1,73 @@
+"""Train a random forest on the customers' segments, and say what it is worth.
+
+Grain:    one model over all customers.
+Inputs:   enriched customers (see `jobs/enrich_customers.py`), which are made here where they are not there.
+Outputs:  `results/model_results.json` in the lake: accuracy beside that of always guessing the most common segment,
+          precision and recall per segment, feature importance, sample counts, seed, and how leakage was excluded.
+Re-run:   safe at any time; trained anew when customers or orders have changed, or with another seed.
+Example:  spark-submit jobs/train_segments.py --seed 7
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.console import heartbeat, log
+from jobs.context import RunContext, job_main, open_run, parser
+from jobs.enrich_customers import enrich_customers, staged
+from jobs.lake.results import read_result, write_result
+from jobs.models.segments import train_and_measure
+from jobs.runs import recorded
+from jobs.settings import Settings
+
+RESULT = "model_results.json"
+SEED = 7
+
+
+def train_segments(run: RunContext, seed: int = SEED) -> bool:
+    """Train on the present customers and write the results. Gives whether there was anything to do."""
+    source = staged(run)
+    if not source.customers.exists():
+        log.info("segments: no customers staged yet")
+        return False
+    made_from = {"tables": source.name, "version": source.version}
+    last = read_result(run.store, RESULT)
+    if last and (last["made_from"], last["seed"]) == (made_from, seed):
+        log.info("segments: up to date")
+        return False
+    with heartbeat(run.spark, "segments"):
+        results = train_and_measure(enrich_customers(run), seed)
+    if results is None:
+        log.warning("segments: too few customers, or all in one segment; nothing was trained")
+        return False
+    write_result(run.store, RESULT, {**results, "made_from": made_from})
+    log.info(
+        "segments: accuracy %.1f %% on %d customers, %.1f %% by always saying %s",
+        100 * results["accuracy"],
+        results["test_samples"],
+        100 * results["majority_baseline"],
+        results["majority_segment"],
+    )
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; the arguments are those of `--help`."""
+    arguments = parser(__doc__, "train-segments")
+    arguments.add_argument("--seed", type=int, default=SEED, help="of the forest (default: %(default)s)")
+    options = arguments.parse_args(argv)
+
+    def body() -> None:
+        with (
+            open_run("train-segments", Settings.from_env()) as run,
+            recorded(run),
+            run.step("train segments"),
+        ):
+            train_segments(run, options.seed)
+
+    return job_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
