@@ -2,12 +2,14 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+PYTHON ?= python3
+COMPOSE := docker compose
 # Where to read raw files from; without it, `make run` generates sample data.
 DATA ?=
 # More arguments for pytest, e.g. make test ARGS='-k ledger'
 ARGS ?=
 
-.PHONY: help setup setup-dev run psql test test-fast check lint format typecheck bench lock lock-jars clean distclean
+.PHONY: help setup setup-dev setup-airflow run psql up down logs ps trigger test-stack test test-fast check lint format typecheck package bench lock lock-jars clean distclean
 
 help: ## Show this list
 	@echo 'user-analytics: raw files to a star schema in PostgreSQL'
@@ -20,13 +22,36 @@ setup: ## Make .venv with pinned packages, Java 17 and Spark's jars (done by the
 setup-dev:
 	@scripts/setup.sh dev
 
+setup-airflow: setup-dev
+	@scripts/setup.sh airflow
+
 run: setup ## Run everything on sample data, or on your files: make run DATA=folder
 	@$(BIN)/user-analytics run $(if $(DATA),--data "$(DATA)",--sample)
 
 psql: setup ## Open the warehouse that `make run` filled
 	@$(BIN)/user-analytics psql
 
-test: setup-dev check ## Lint, types, SQL format, then all tests, with coverage
+up: ## Start the whole stack with Docker Compose: MinIO, PostgreSQL, Spark, Airflow
+	@$(PYTHON) scripts/stack.py settings
+	$(COMPOSE) up --build --detach --wait --wait-timeout 900
+	@$(PYTHON) scripts/stack.py addresses
+
+trigger: ## Run the DAG user_analytics in the stack and follow it to its end
+	@$(PYTHON) scripts/stack.py trigger $(DAG)
+
+ps: ## How the stack's services are
+	@$(COMPOSE) ps
+
+logs: ## Follow the stack's logs; of one service: make logs SERVICE=airflow-scheduler
+	@$(COMPOSE) logs --tail 100 --follow $(SERVICE)
+
+down: ## Stop the stack; its data stays. make down VOLUMES=yes removes that, too
+	$(COMPOSE) down $(if $(VOLUMES),--volumes)
+
+test-stack: setup-dev ## Build, start, use and remove a stack of its own; needs a Docker engine
+	$(BIN)/python -m pytest tests/stack -s $(ARGS)
+
+test: setup-airflow check ## Lint, types, SQL format, then all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 test-fast: setup-dev ## Tests that need no service
@@ -47,6 +72,9 @@ format: setup-dev ## Rewrite Python and SQL in the project's format
 typecheck: setup-dev ## Strict mypy
 	$(BIN)/mypy
 
+package: setup ## Pack the code for clusters: dist/user-analytics.zip, for spark-submit --py-files
+	@$(BIN)/python scripts/package.py
+
 bench: ## Benchmarks against other ways to do the work; results go to docs/
 	@scripts/setup.sh bench
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -63,6 +91,6 @@ clean: ## Remove what `make run` made: var/
 	rm -rf var spark-warehouse metastore_db derby.log
 
 distclean: clean ## Remove .venv and all caches of the project, too
-	rm -rf .venv .setup.lock build dist *.egg-info .coverage htmlcov
+	rm -rf .venv .venv-airflow .setup.lock build dist *.egg-info .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,9 +11,14 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/pip" install -q pip-tools
 # A folder of local wheels must not decide about the hashes.
 unset PIP_FIND_LINKS
-for name in requirements-build requirements requirements-dev requirements-bench; do
+for name in requirements-build requirements requirements-dev requirements-bench requirements-bqemulator; do
   echo "lock: $name.txt"
   CUSTOM_COMPILE_COMMAND="make lock" "$work/venv/bin/pip-compile" -q --generate-hashes --strip-extras \
     --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
     "$@" -o "$name.txt" "$name.in"
 done
+# Airflow's 140 packages: pip-tools would download every file of each to hash it, 10 GB; uv takes the index's hashes.
+echo "lock: requirements-airflow.txt"
+"$work/venv/bin/pip" install -q uv
+"$work/venv/bin/uv" pip compile -q --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+  --custom-compile-command "make lock" "$@" -o requirements-airflow.txt requirements-airflow.in

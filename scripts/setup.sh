@@ -4,6 +4,7 @@
 #   scripts/setup.sh            what the jobs need           (make setup)
 #   scripts/setup.sh dev        … and tests and checks       (make test)
 #   scripts/setup.sh bench      … and the benchmark's contenders
+#   scripts/setup.sh airflow    … and Airflow in .venv-airflow
 #
 # Nothing is done twice: a stamp in .venv holds a hash of everything that decides
 # about an installation. Missing system packages (python3-venv, Java) are installed
@@ -95,7 +96,7 @@ pip_install() {
   # Only the lines that show progress; everything else where pip fails.
   local log
   log=$(mktemp)
-  if ! .venv/bin/python -m pip install --progress-bar off "$@" </dev/null 2>&1 | tee "$log" |
+  if ! "${environment:-.venv}/bin/python" -m pip install --progress-bar off "$@" </dev/null 2>&1 | tee "$log" |
     { grep --line-buffered -E '^ *(Downloading|Building wheel|Installing collected)' || true; } |
     cut -c 1-100 | sed -e 's/^ */setup:   /'; then
     tail -n 20 "$log" >&2
@@ -121,6 +122,19 @@ layer() { # NAME FILE: the packages of one requirements file on top of the other
     say "installing the packages of $2 …"
     pip_install --require-hashes -r "$2"
     echo "$want" >".venv/.done-$1"
+  fi
+}
+
+airflow_environment() {
+  local want
+  want=$(hash_of requirements-build.txt requirements-airflow.txt)
+  if [ "$(cat .venv-airflow/.done 2>/dev/null)" != "$want" ]; then
+    say "installing Airflow into .venv-airflow (1 to 2 minutes) …"
+    rm -rf .venv-airflow
+    "$(.venv/bin/python -c 'import sys; print(sys._base_executable)')" -m venv .venv-airflow
+    environment=.venv-airflow pip_install --require-hashes -r requirements-build.txt
+    environment=.venv-airflow pip_install --require-hashes --no-build-isolation -r requirements-airflow.txt
+    echo "$want" >.venv-airflow/.done
   fi
 }
 
@@ -175,8 +189,9 @@ fi
 case "${1:-}" in
   dev) layer dev requirements-dev.txt ;;
   bench) layer bench requirements-bench.txt ;;
+  airflow) airflow_environment ;;
   "") ;;
-  *) stop "unknown argument $1: expected dev, bench, or nothing" ;;
+  *) stop "unknown argument $1: expected dev, bench, airflow, or nothing" ;;
 esac
 
 # Spark's launchers read this file, in every way a session is started: the Java that
