@@ -18,6 +18,7 @@ import pytest
 from psycopg2 import sql
 
 from jobs.warehouse.embedded import EmbeddedPostgres
+from tests.bigquery_emulator import BigQueryEmulator, start_bigquery
 from tests.services import ObjectStore, ServiceMissing, object_store_plan, start_object_store
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 # What a developer has set for real work must not reach a test.
-CLEARED_PREFIXES = ("AWS_", "PG", "WAREHOUSE_", "LAKE_", "SPARK_", "LOG_")
-CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "GOOGLE_APPLICATION_CREDENTIALS")
+CLEARED_PREFIXES = (
+    *("AWS_", "PG", "WAREHOUSE_", "LAKE_", "SPARK_", "LOG_", "BIGQUERY_", "GOOGLE_", "GCLOUD_"),
+    *("GEOLOCATION_", "SECRET_"),
+)
+CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR")
 KEPT = ("AWS_CA_BUNDLE", "SPARK_HOME", "SPARK_LOCAL_IP")
 
 
@@ -99,6 +103,17 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the embedded PostgreSQL's own database; tests use `warehouse_url`."""
     with EmbeddedPostgres(tmp_path_factory.mktemp("warehouse")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmulator]:
+    """A running BigQuery emulator; `bigquery.new_dataset_url()` is a warehouse of a test's own."""
+    try:
+        emulator = start_bigquery(tmp_path_factory.mktemp("bigquery"))
+    except ServiceMissing as error:
+        pytest.fail(str(error), pytrace=False)
+    yield emulator
+    emulator.stop()
 
 
 @pytest.fixture

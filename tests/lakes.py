@@ -17,6 +17,7 @@ from jobs.lake.staging import SAME_KEY, staging_table
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
 from jobs.transforms.duplicates import with_record_key
+from jobs.transforms.keys import KEY
 
 STAR = ("dim_users", "dim_actions", "dim_devices", "dim_locations", "fact_user_actions")
 
@@ -45,7 +46,7 @@ class Lake:
         records = [[None if (v := part.strip()) == "-" else v for part in line.split("|")] for line in lines]
         texts = self.spark.createDataFrame(records, ", ".join(f"{name} string" for name in feed.columns))
         typed = texts.select(
-            *(F.col(field.name).cast(field.type) for field in feed.fields),
+            *(field.parse(F.col(field.name)).cast(field.type).alias(field.name) for field in feed.fields),
             F.lit(None).cast("string").alias("_extra"),
             F.lit(file).cast("long").alias("_file_id"),
             F.current_timestamp().alias("_delivered_at"),
@@ -55,7 +56,8 @@ class Lake:
     def _replace_file(self, feed: Feed, file: int, rows: DataFrame) -> None:
         table = self.staged(feed).ensure()
         if table.read().where(F.col("_file_id") == file).isEmpty():
-            table.append(rows)
+            # What another file brought before is a duplicate.
+            table.append(rows.join(table.read().select(*KEY), list(KEY), "left_anti"))
         else:
             (
                 table.merge(rows, SAME_KEY)

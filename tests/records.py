@@ -62,3 +62,22 @@ def reviews(*rows: tuple[str, ...]) -> str:
 
 def zipped(text: str) -> bytes:
     return gzip.compress(text.encode(), mtime=0)
+
+
+USER_HEADER = (
+    *("id", "first_name", "last_name", "email", "gender", "ip_address"),
+    *("created_at", "updated_at", "password", "status"),
+)
+MD5 = "5f4dcc3b5aa765d61d8327deb882cf99"
+
+
+def user(email: str = "ann@example.org", **fields: Any) -> dict[str, Any]:
+    """An account by the source's column names; updated_at may be a day of March 2024."""
+    if isinstance(day := fields.get("updated_at"), int):
+        fields["updated_at"] = f"2024-03-{day:02}T00:00:00Z"
+    values = ("1", "Ann", "Lee", email, "female", "8.8.8.8", "2024-01-01T09:00:00Z", "", MD5, "active")
+    return {**dict(zip(USER_HEADER, values, strict=True)), **fields}
+
+
+def users(*rows: dict[str, Any]) -> str:
+    return csv_text(rows, USER_HEADER)

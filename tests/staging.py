@@ -44,8 +44,11 @@ class RawZone:
             os.utime(path, (1_704_067_200 + day * DAY,) * 2)
 
     def stage(self, names: SourceNames | None = None, max_rejected_share: float = 1.0) -> StageResult:
-        run = RunContext(self.spark, self.settings, self.store, uuid.uuid4().hex, f"stage {self.feed}")
-        return stage(run, FEEDS[self.feed], names, max_rejected_share)
+        return stage(self.run(), FEEDS[self.feed], names, max_rejected_share)
+
+    def run(self) -> RunContext:
+        """A run of its own, as `open_run` would give it."""
+        return RunContext(self.spark, self.settings, self.store, uuid.uuid4().hex, f"stage {self.feed}")
 
     def ledger(self) -> dict[str, LedgerEntry]:
         """The present entry of every file."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, cast
 
 import psycopg2
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from sqlglot import exp
 
 import jobs.warehouse.postgres as postgres_module
+from jobs.errors import UserAnalyticsError
 from jobs.warehouse.base import Load
+from jobs.warehouse.bigquery_load import Connection, Scratch, Stage, _upload_task
 from jobs.warehouse.declarations import tables
 
 
@@ -30,14 +34,54 @@ def query(url: str, text: str, *arguments: Any, schema: str = "analytics") -> li
 def arrow_rows(name: str, rows: Sequence[tuple[Any, ...]], whole: bool = True) -> DataFrame:
     """Rows of a declared table for `copy_without_spark`, in place of a DataFrame."""
     columns = [*tables()[name].column_names, *(() if whole else ("_deleted",))]
-    return cast(DataFrame, pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows]))
+    fields = [pa.field(c.name, arrow_type(c.type)) for c in tables()[name].columns]
+    schema = pa.schema([*fields, *([] if whole else [pa.field("_deleted", pa.bool_())])])
+    return cast(
+        DataFrame, pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=schema)
+    )
+
+
+def arrow_type(kind: exp.DataType) -> pa.DataType:
+    """The type that Spark's Arrow batches have for a declared one."""
+    match kind.this:
+        case exp.DataType.Type.ARRAY:
+            return pa.list_(arrow_type(kind.expressions[0]))
+        case exp.DataType.Type.STRUCT:
+            return pa.struct([(m.name, arrow_type(m.args["kind"])) for m in kind.expressions])
+        case exp.DataType.Type.DECIMAL:
+            return pa.decimal128(*(int(size.name) for size in kind.expressions))
+    simple = {
+        "BIGINT": pa.int64(),
+        "BOOLEAN": pa.bool_(),
+        "DATE": pa.date32(),
+        "DOUBLE": pa.float64(),
+        "TIMESTAMPTZ": pa.timestamp("us", "UTC"),
+    }
+    return simple.get(kind.this.value, pa.string())
 
 
 def copy_without_spark(load: Load, url: str, target: str) -> int:
     """In place of `_copy`: the task that a Spark executor would run, in this process, on `arrow_rows`."""
     rows: Any = load.rows
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
+    for number, column in enumerate(load.table.columns):
+        values = rows[column.name].to_pylist() if column.is_nested else []
+        if column.is_text_array:
+            texts = ["{" + ",".join(f'"{text}"' for text in value) + "}" for value in values]
+        elif column.is_nested:
+            texts = [None if v is None else json.dumps(v) for v in values]
+        else:
+            continue
+        rows = rows.set_column(number, column.name, pa.array(texts, pa.string()))
     task = postgres_module._copy_task(url, target)
     results = [r for batch in task(rows.select(names).to_batches()) for r in batch.to_pylist()]
     assert not results[0]["error"], results
     return int(results[0]["copied"])
+
+
+def load_without_spark(rows: Any, stage: Stage, connection: Connection, scratch: Scratch | None) -> int:
+    """In place of BigQuery's `load_rows`: the task that a Spark executor would run, in this process."""
+    results = [r for batch in _upload_task(stage, connection)(rows.to_batches()) for r in batch.to_pylist()]
+    if results[0]["error"]:
+        raise UserAnalyticsError(results[0]["error"])
+    return int(results[0]["loaded"])

@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Another process that uses the server: says when it has it, and leaves when its input ends.
 OTHER_RUN = """
-import sys
+import signal, sys
+# Started from a shell's background, as CI may do, the process would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from jobs.warehouse.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]))

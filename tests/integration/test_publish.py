@@ -6,6 +6,7 @@ a view. tests/integration/test_publish_lake.py is about what is new in a lake.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -488,6 +489,27 @@ def test_a_connection_that_breaks_ends_in_one_line(shop: Shop, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("without_spark")
+def test_a_commit_whose_answer_is_lost_is_not_done_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    first(shop)
+
+    class Connection(psycopg2.extensions.connection):
+        def commit(self) -> None:
+            super().commit()
+            if shop.query("SELECT delta_version FROM _published WHERE table_name = 'sales'") == [(2,)]:
+                raise psycopg2.OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patch:
+        connect = functools.partial(psycopg2.connect, connection_factory=Connection)
+        patch.setattr(postgres_module, "psycopg2", FusedModule(connect))
+        with pytest.raises(UserAnalyticsError, match="server closed the connection"):
+            second(shop)
+    # The next publication sees that all is there.
+    assert shop.warehouse.published()["sales"] == Published("table-sales", 2)
+    assert shop.query("SELECT amount FROM total_view") == [(Decimal("16.2500"),)]
+    assert not [name for name, *_ in shop.content()["relations"] if name.startswith("_changes")]
+
+
+@pytest.mark.usefixtures("without_spark")
 def test_a_second_publisher_waits_for_the_first(shop: Shop) -> None:
     first(shop)
     entered: list[str] = []
@@ -574,7 +596,12 @@ def test_a_new_column_is_added_in_place(shop: Shop, shop_declarations: Callable[
         lambda text: text.replace("  PRIMARY KEY", "  city VARCHAR(50) COMMENT 'Place',\n  PRIMARY KEY"),
     )
     shop.version = 2
-    shop.commit(shop.load("shops", [(3, "East", "Lyon", False)], False, 3))
+    load = shop.load("shops", [(3, "East", "Lyon", False)], False, 3)
+    with shop.warehouse.publishing() as publication:
+        assert publication.new_columns([load]) == {"shops": [tables()["shops"].columns[2]]}
+    shop.commit(load)
+    with shop.warehouse.publishing() as publication:
+        assert publication.new_columns([load]) == {}
     assert shop.query("SELECT * FROM shops ORDER BY 1") == [(*NORTH, None), (*SOUTH, None), (*EAST, "Lyon")]
     assert shop.query("SELECT col_description('shops'::regclass, 3)") == [("Place",)]
     assert shop.query("SELECT 'shops'::regclass::oid") == oid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -96,7 +97,22 @@ def test_from_version_to_version(shop: Shop, declare: Callable[..., None]) -> No
     assert "voucher" in shop.mart(MART).read().columns
     assert shop.query("SELECT count(*), count(voucher) FROM user_purchase") == [(2, 0)]
     assert shop.query(oid) == same
+    changes = shop.spark.read.format("delta").load(shop.settings.lake_path("runs", "etl_schema_changes"))
+    columns = ("table_name", "column_name", "column_type")
+    assert [tuple(row) for row in changes.select(*columns).collect()] == [
+        ("user_purchase", "voucher", "VARCHAR(20)")
+    ]
     assert shop.publish() == []
+
+
+def test_two_at_once_end_as_one(shop: Shop) -> None:
+    shop.add(1, 2)
+    with ThreadPoolExecutor(2) as pool:
+        done = [future.result(60) for future in [pool.submit(shop.publish) for _ in range(2)]]
+    # One published, the other had nothing left to do.
+    assert sorted(map(len, done)) == [0, 4]
+    assert shop.customers() == ["c1", "c2"]
+    assert shop.query("SELECT delta_version FROM _published") == [(1,)]
 
 
 def test_where_changes_cannot_be_followed(shop: Shop) -> None:
@@ -143,7 +159,7 @@ def test_a_mart_that_differs_is_not_published(shop: Shop, monkeypatch: pytest.Mo
         key: shop.query(f"SELECT * FROM {key}") for key in (MART, "_published", "customer_amount_spent_view")
     }
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.publish._expected", lambda *_: {"row_count": 3, "sum(quantity)": 4})
+        patch.setattr("jobs.publish.lake_measures", lambda *_: {"row_count": 3, "sum(quantity)": 4})
         with pytest.raises(
             CheckFailed, match=r"nothing was published.* user_purchase: row_count is 2, the mart has 3"
         ):

@@ -45,7 +45,7 @@ def review(number: int, customer: str, positive: bool | None) -> tuple[Any, ...]
             positive,
             positive is not None,
             kind,
-            '[{"term":"a","weight":1.0}]',
+            [{"term": "a", "weight": 1.0}],
         ),
         *(3, 14, "film-reviews", "v1", AT),
     )

@@ -157,7 +157,8 @@ def test_run_after_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--feeds", "logs,nonsense"], "nonsense: choose from logs, purchases, reviews"),
+        (["run", "--feeds", "logs,nonsense"], "nonsense: choose from logs, purchases, reviews, users"),
+        (["run", "--mapping", "users"], "users: write FEED=FILE"),
         (["run", "--max-rejected", "2"], "2 is not between 0 and 1"),
         (["run", "--sample", "--data", "x"], "not allowed with"),
         (["run", "--samp"], "unrecognized arguments"),

@@ -33,6 +33,16 @@ def line(number: int, invoice: str, customer: str | None, quantity: int, price: 
     )
 
 
+def account(number: int, **columns: Any) -> tuple[Any, ...]:
+    values = {"id": identifier(number), "email": f"{number}@x.org", "updated_at": EVENING, "updated": False}
+    return tuple({**values, **columns}.get(name) for name in tables()["users"].column_names)
+
+
+def version(user: int, number: int, since: datetime) -> tuple[Any, ...]:
+    values = {"user_id": identifier(user), "version": number, "valid_from": since, "email": f"{user}@x.org"}
+    return tuple({**values, "is_current": True}.get(name) for name in tables()["users_history"].column_names)
+
+
 ROWS: dict[str, list[tuple[Any, ...]]] = {
     "dim_users": [(1, "ann"), (2, "bob")],
     "dim_actions": [(1, "login"), (2, "view")],
@@ -55,6 +65,20 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         line(7, "6", "9", 3, "0.3333"),
         line(8, "7", "1", 1, "1.0000"),
         line(9, "8", None, 1000, "99.0000"),  # a guest is no customer
+    ],
+    "users": [
+        account(1, country="Norway", location_status="located", updated=True),
+        account(2, country="Norway", location_status="located"),
+        account(3, location_status="private"),
+        account(4, country="Chad", location_status="located"),
+    ],
+    "users_history": [
+        version(1, 1, EVENING),
+        version(1, 2, NIGHT),
+        version(2, 1, NIGHT),
+        # In New York it is still April.
+        version(3, 1, datetime(2024, 5, 1, 1, tzinfo=UTC)),
+        version(4, 1, datetime(2024, 6, 1, tzinfo=UTC)),
     ],
     "etl_runs": [
         ("run1", "run", "0.1.0", EVENING, 12.5, "refused"),
@@ -131,6 +155,18 @@ def test_daily_activity_is_by_utc_wherever_the_reader_is(
         (date(2024, 5, 1), "login", "Android", 3, 2),
         (date(2024, 5, 2), "login", "unknown", 1, 1),
         (date(2024, 5, 2), "view", "Android", 1, 1),
+    ]
+
+
+def test_users(published: Callable[[str], list[tuple[Any, ...]]]) -> None:
+    assert published("SELECT * FROM users_by_country_view ORDER BY country") == [
+        ("Chad", 1, 1, 0, 0.25),
+        ("Norway", 2, 2, 1, 0.5),
+        ("unknown", 1, 0, 0, 0.25),
+    ]
+    assert published("SELECT * FROM user_changes_view ORDER BY month") == [
+        (date(2024, 5, 1), 3, 1, 3),
+        (date(2024, 6, 1), 1, 0, 1),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -159,6 +159,36 @@ IDENTIFIERS = {
     " \t ": None,
 }
 
+DATES = {
+    "2024-02-29": date(2024, 2, 29),
+    " 2024-02-29 ": date(2024, 2, 29),
+    "2024-02-29T23:30:00": date(2024, 2, 29),
+    "2024-02-29T23:30:00-05:00": date(2024, 3, 1),
+    "2023-02-29": None,
+    "0000-01-01": None,
+    "2024-2-9": None,
+    "29.02.2024": None,
+    "2/29/2024": None,
+    "20240229": None,
+}
+ZERO_TO_HUNDRED = {"0": 0, "100": 100, "7.0": 7, "-1": None, "101": None, "7.5": None, "x": None}
+EMAILS = {
+    "ann@example.com": "ann@example.com",
+    " Ann.Of+shop@Mail.Example.CO.UK ": "ann.of+shop@mail.example.co.uk",
+    "jürgen@müller.de": "jürgen@müller.de",
+    "ann": None,
+    "ann@": None,
+    "@example.com": None,
+    "ann@example": None,
+    "ann@example..com": None,
+    "ann@.com": None,
+    "ann@exam ple.com": None,
+    "ann@example.com, bob@example.com": None,
+    "Ann <ann@example.com>": None,
+    "ann@[192.168.0.1]": None,
+    "ann@@example.com": None,
+}
+
 
 @pytest.mark.parametrize(
     ("parser", "table"),
@@ -168,6 +198,9 @@ IDENTIFIERS = {
         pytest.param(parsing.decimal, DECIMALS, id="decimal"),
         pytest.param(parsing.integer, INTEGERS, id="integer"),
         pytest.param(parsing.identifier, IDENTIFIERS, id="identifier"),
+        pytest.param(parsing.iso_date, DATES, id="iso_date"),
+        pytest.param(parsing.within(parsing.integer, 0, 100), ZERO_TO_HUNDRED, id="within"),
+        pytest.param(parsing.email_address, EMAILS, id="email_address"),
     ],
 )
 def test_parsing(spark: SparkSession, parser: Parser, table: dict[str, Any]) -> None:
@@ -179,6 +212,20 @@ def test_parsing(spark: SparkSession, parser: Parser, table: dict[str, Any]) -> 
 def test_free_text_keeps_everything_but_white_space_at_its_ends(spark: SparkSession) -> None:
     texts = ["  {curly}  ", "[sic] a\nb", '"quoted"', "\n", " "]
     assert parsed(spark, parsing.free_text, texts) == ["{curly}", "[sic] a\nb", '"quoted"', None, None]
+
+
+def test_tags_are_names_in_lower_case_each_once(spark: SparkSession) -> None:
+    texts = {
+        "mobile": ["mobile"],
+        "Mobile, first visit;SALE|mobile": ["mobile", "first visit", "sale"],
+        '["b", "a"]': ["b", "a"],
+        "{b,a}": ["b", "a"],
+        "Ä, 東京": ["ä", "東京"],
+        " , ;": [],
+        "[]": [],
+        "": [],
+    }
+    assert parsed(spark, parsing.tags, [*texts, None]) == [*texts.values(), []]
 
 
 # -- properties: many examples in one DataFrame ------------------------------------------------------------

@@ -46,10 +46,16 @@ REASONS = {
     "invoice_date_impossible": "invoice_date_invalid",
     "too_few_columns": "wrong_number_of_columns",
     "review_text_empty": "review_missing",
+    "password_in_plain_text": "password_invalid",
+    "email_missing": "email_missing",
+    "email_without_domain": "email_invalid",
+    "created_at_impossible": "created_at_invalid",
+    "id_missing": "id_missing",
+    "too_many_columns": "wrong_number_of_columns",
 }
 
 
-@pytest.mark.parametrize("feed", ["logs", "purchases", "reviews"])
+@pytest.mark.parametrize("feed", ["logs", "purchases", "reviews", "users", "events"])
 def test_the_sample_is_counted_as_its_generator_counts_it(lake: Callable[..., RawZone], feed: str) -> None:
     zone = lake(feed)
     generate_samples.write_samples(zone.folder.parent, seed=7, scale=0.05)

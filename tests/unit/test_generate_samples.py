@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -242,6 +243,76 @@ def test_reviews_hold_what_the_manifest_says(delivered) -> None:
     assert sum(expected["facts"]["tones"].values()) == len(distinct)
 
 
+def test_events_hold_what_the_manifest_says(delivered) -> None:
+    folder, _, feeds = delivered
+    expected = feeds["events"]
+    contents: dict[str, set[tuple[Any, ...]]] = {}
+    good = 0
+    for name, counts in expected["files"].items():
+        rejected: Counter[str] = Counter()
+        header, *rows = read_csv(folder / "events" / name)
+        assert header == ["id", "timestamp", "email", "country", "uri", "action", "tags"]
+        assert len(rows) == counts["records"]
+        in_this_file = []
+        for row in rows:
+            if len(row) > 7:
+                rejected["too_many_columns"] += 1
+            elif not row[0]:
+                rejected["id_missing"] += 1
+            elif "@" not in row[2]:
+                rejected["email_without_domain"] += 1
+            elif instant(row[1]) is None:
+                rejected["timestamp_impossible"] += 1
+            else:
+                tags = tuple(tag.strip() for tag in re.split("[,;|]", row[6]) if tag)
+                in_this_file.append((row[0], instant(row[1]), row[2].lower(), *row[3:6], tags))
+        assert rejected == counts["rejected"]
+        assert len(in_this_file) - len(set(in_this_file)) == counts["duplicates_within"]
+        good += len(in_this_file)
+        for event in in_this_file:
+            contents.setdefault(event[0], set()).add(event)
+
+    events = [event for same_id in contents.values() for event in same_id]
+    facts = expected["facts"]
+    assert len(events) == expected["accepted"]
+    assert good - len(events) == expected["duplicates"] > 0
+    assert len(events) - len(contents) == facts["clashes"] > 0
+    assert Counter(f"{event[1]:%Y-%m}" for event in events) == facts["months"]
+    assert Counter(tag for event in events for tag in event[6]) == facts["tags"]
+    assert sum(not event[3] for event in events) == facts["without_country"]
+    users = Counter(event[2] for event in events)
+    assert len(users) == facts["users"]
+    assert min(users.items(), key=lambda user: (-user[1], user[0])) == tuple(facts["most_active_user"])
+
+
+def test_customers_and_orders_hold_what_the_manifest_says(delivered) -> None:
+    folder, _, feeds = delivered
+    header, *rows = read_csv(folder / "customers" / "customers.csv")
+    good = [row for row in rows if row[1] and row[3] != "207" and row[5] != "2022-02-30"]
+    cities = {row[0]: row[4] or "unknown" for row in good}
+    expected = feeds["customers"]
+    assert header == ["customer_id", "name", "email", "age", "city", "registration_date"]
+    assert len(rows) == expected["records"]
+    assert len(rows) - len(good) == expected["rejected"]
+    assert len(cities) == expected["accepted"]
+    assert len(set(map(tuple, good))) == len(cities), "copies are exact"
+
+    header, *rows = read_csv(folder / "orders" / "orders.csv")
+    good = [row for row in rows if row[3] != "0" and row[4] != "free" and "." not in row[5]]
+    orders = {row[0]: row for row in good}
+    expected, facts = feeds["orders"], feeds["orders"]["facts"]
+    assert header == ["order_id", "customer_id", "product", "quantity", "price", "order_date"]
+    assert len(rows) == expected["records"]
+    assert len(rows) - len(good) == expected["rejected"]
+    assert len(orders) == expected["accepted"]
+    by_city: Counter[str] = Counter()
+    for _, customer, _, quantity, price, _ in orders.values():
+        by_city[cities.get(customer, "unknown")] += int(quantity) * Decimal(price)  # type: ignore[assignment]
+    assert {city: str(amount) for city, amount in by_city.items()} == facts["amount_by_city"]
+    assert str(sum(by_city.values())) == facts["amount"]
+    assert sum(row[1] not in cities for row in orders.values()) == facts["without_known_customer"]
+
+
 def test_most_reviewers_bought_something_and_some_did_not(tmp_path: Path) -> None:
     generate_samples.write_samples(tmp_path)
     reviewers = {row[0] for row in read_csv(tmp_path / "reviews" / "movie-reviews.csv")[1:]}
@@ -255,6 +326,46 @@ def test_most_reviewers_bought_something_and_some_did_not(tmp_path: Path) -> Non
     assert len(reviewers & buyers) > 90
     assert reviewers - buyers
     assert buyers - reviewers
+
+
+def test_users_hold_what_the_manifest_says(delivered) -> None:
+    folder, _, feeds = delivered
+    expected = feeds["users"]
+    hashes = re.compile(
+        r"[0-9a-f]{32}|[0-9a-f]{64}|\$2b\$12\$.{53}|\$argon2id\$v=19\$m=65536,t=3,p=4\$.{22}\$.{43}"
+    )
+    versions: dict[str, set[tuple[str, ...]]] = {}
+    repeats = 0
+    for name, counts in expected["files"].items():
+        header, *rows = read_csv(folder / "users" / name)
+        rejected: Counter[str] = Counter()
+        for row in rows:
+            columns = dict(zip(header, row, strict=False))
+            email = columns["email"].strip().lower()
+            if len(row) != len(header):
+                rejected["too_few_columns"] += 1
+            elif not email:
+                rejected["email_missing"] += 1
+            elif email.endswith("@"):
+                rejected["email_without_domain"] += 1
+            elif instant(columns["created_at"]) is None:
+                rejected["created_at_impossible"] += 1
+            elif not hashes.fullmatch(columns["password"]):
+                rejected["password_in_plain_text"] += 1
+            else:
+                content = (
+                    columns["updated_at"],
+                    *(v for n, v in columns.items() if n not in ("email", "updated_at")),
+                )
+                repeats += content in versions.setdefault(email, set())
+                versions[email].add(content)
+        assert (len(rows), rejected) == (counts["records"], counts["rejected"])
+
+    assert repeats == expected["duplicates"]
+    assert sum(map(len, versions.values())) == expected["accepted"] == expected["facts"]["versions"]
+    assert all(len({v[0] for v in found}) == len(found) for found in versions.values()), "each has its date"
+    assert len(versions) == expected["facts"]["users"]
+    assert sum(len(found) > 1 for found in versions.values()) == expected["facts"]["updated_users"]
 
 
 def test_the_docstring_states_the_counts_at_the_default_scale() -> None:
@@ -276,9 +387,13 @@ def test_command_line_writes_files_and_manifest(tmp_path: Path) -> None:
 
     assert code == 0
     assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == [
+        "customers",
+        "events",
         "logs",
+        "orders",
         "purchases",
         "reviews",
+        "users",
     ]
     content = json.loads(manifest.read_text(encoding="utf-8"))
     assert content == json.loads(json.dumps(generate_samples.manifest(seed=5, scale=0.02)))

@@ -13,7 +13,17 @@ from jobs.feeds.detect import files_by_feed
 from jobs.feeds.mapping import declared_sources
 from jobs.lake.objects import LocalStore, RawFile
 from jobs.lake.raw import PEEK_BYTES, InspectedFile, inspect
-from tests.records import PURCHASE_HEADER, event, json_lines, purchase, purchases, reviews, zipped
+from tests.records import (
+    PURCHASE_HEADER,
+    event,
+    json_lines,
+    purchase,
+    purchases,
+    reviews,
+    user,
+    users,
+    zipped,
+)
 
 
 @pytest.fixture
@@ -123,6 +133,8 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl.gz").write_bytes(zipped(json_lines(event())))
     (tmp_path / "shop.csv").write_text(purchases(purchase()))
     (tmp_path / "films.csv.gz").write_bytes(zipped(reviews(("1", "good"))))
+    (tmp_path / "accounts.csv").write_text(users(user()))
+    (tmp_path / "addresses.csv").write_text("email\nann@example.org\n")
     (tmp_path / "unknown.csv").write_text("a,b\n1,2\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "README.md").write_text("# about")
@@ -134,11 +146,12 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
         "logs": ["events.jsonl.gz", "logs"],
         "purchases": ["shop.csv"],
         "reviews": ["films.csv.gz"],
+        "users": ["accounts.csv"],
     }
 
 
 def test_a_folder_without_anything_that_fits_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such folder"):
         files_by_feed(tmp_path / "missing")
-    with pytest.raises(ConfigurationError, match="logs, purchases, reviews"):
+    with pytest.raises(ConfigurationError, match="logs, purchases, reviews, users"):
         files_by_feed(tmp_path)

@@ -10,6 +10,7 @@ from jobs.errors import ConfigurationError
 from jobs.feeds.logs import LOGS
 from jobs.feeds.mapping import declared_sources, load_mapping
 from jobs.feeds.purchases import PURCHASES
+from jobs.feeds.users import USERS
 
 
 @pytest.fixture
@@ -48,6 +49,20 @@ def test_a_name_given_to_one_field_no_longer_means_another(mapping: Path) -> Non
     names = load_mapping(PURCHASES, mapping)
     assert names["invoice_number"][0] == "customer_id"
     assert names["customer_id"] == ("buyer", "CustomerID")
+
+
+def test_a_secret_does_not_become_a_field_that_is_none(mapping: Path) -> None:
+    mapping.write_text('{"mail": "email", "pw_hash": "password"}')
+    assert load_mapping(USERS, mapping)["password"] == ("pw_hash", "password")
+    mapping.write_text('{"Password": "status"}')
+    with pytest.raises(ConfigurationError, match="Password is a secret, status is not one"):
+        load_mapping(USERS, mapping)
+
+
+def test_fields_that_are_derived_are_not_filled_from_a_file(mapping: Path) -> None:
+    mapping.write_text('{"id": "content_id"}')
+    with pytest.raises(ConfigurationError, match="content_id: not a field of users"):
+        load_mapping(USERS, mapping)
 
 
 def test_an_empty_mapping_changes_nothing(mapping: Path) -> None:

@@ -1,0 +1,168 @@
+"""What a publication would do, and whether warehouse and lake agree: on PostgreSQL and on BigQuery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.cli import main
+from jobs.dry_run import print_plans
+from jobs.errors import UserAnalyticsError
+from jobs.lake.marts import declared
+from jobs.publish import dry_run, publish
+from jobs.reconcile import reconcile
+from jobs.warehouse.base import Warehouse
+from jobs.warehouse.bigquery import BigQueryWarehouse
+from jobs.warehouse.postgres import PostgresWarehouse
+from tests.bigquery_emulator import BigQueryEmulator
+from tests.lakes import Lake
+from tests.warehouses import query
+
+pytestmark = [pytest.mark.spark, pytest.mark.integration]
+
+MART = "user_purchase"
+NOTHING = "nothing new: no table would be touched\n"
+
+
+class Shop(Lake):
+    """A lake with user_purchase alone, and its warehouse."""
+
+    warehouse: Warehouse
+    execute: Callable[[str], Any]
+
+    def add(self, *numbers: int, quantity: int = 2) -> None:
+        rows = [
+            (
+                *(
+                    f"00000000-0000-8000-8000-{number:012d}",
+                    f"I{number}",
+                    "85123A",
+                    None,
+                    quantity,
+                    Decimal("1.5"),
+                ),
+                *(datetime(2010, 12, 1, tzinfo=UTC), f"c{number}", "France", False, False),
+            )
+            for number in numbers
+        ]
+        frame = self.spark.createDataFrame(rows, declared(MART).spark_schema())
+        self.mart(MART).ensure().append(frame.coalesce(1))
+
+    def change(self, text: str) -> None:
+        self.spark.sql(text.format(mart=f"delta.`{self.mart(MART).uri}`"))
+
+    def publish(self) -> None:
+        publish(self.run(), self.warehouse, [MART])
+
+    def plan(self) -> dict[str, tuple[str, int, int, int]]:
+        return {
+            load.table.name: (plan.strategy.split()[0], changes.inserts, changes.updates, changes.deletes)
+            for load, changes, plan in dry_run(self.run(), self.warehouse)
+        }
+
+    def differences(self) -> dict[str, list[str]]:
+        return {c.table: c.differences for c in reconcile(self.run(), self.warehouse)}
+
+
+@pytest.fixture(params=["postgres", "bigquery"])
+def shop(request: pytest.FixtureRequest, spark: SparkSession, tmp_lake: str) -> Shop:
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("warehouse_url")
+        shop = Shop(spark, tmp_lake, url)
+        shop.warehouse = PostgresWarehouse(url, "analytics")
+        shop.execute = lambda text: query(url, text.format(mart=MART, states="_published"))
+    else:
+        emulator: BigQueryEmulator = request.getfixturevalue("bigquery")
+        warehouse = BigQueryWarehouse(emulator.new_dataset_url(), emulator.connection)
+        shop = Shop(spark, tmp_lake, warehouse.url)
+        shop.warehouse = warehouse
+        names = {
+            name: warehouse._name(table) for name, table in {"mart": MART, "states": "_published"}.items()
+        }
+        client = emulator.connection.client()
+        shop.execute = lambda text: client.query_and_wait(text.format(**names))
+    return shop
+
+
+def test_from_the_first_publication_to_a_difference(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    # Nothing is there yet, and asking for it makes nothing.
+    shop.add(1, 2, 3)
+    whole = "replace" if "bigquery" in shop.settings.warehouse_url else "new"
+    assert shop.plan() == {MART: (whole, 3, 0, 0)}
+    assert shop.warehouse.published() == {}
+    assert shop.differences() == {MART: ["not in the warehouse"]}
+    shop.publish()
+    assert shop.plan() == {}
+    assert shop.differences() == {MART: []}
+
+    # Rows that come, change, go, and come and go between two publications.
+    shop.add(4, 5)
+    shop.change("UPDATE {mart} SET quantity = 7 WHERE customer_id = 'c1'")
+    shop.change("DELETE FROM {mart} WHERE customer_id IN ('c2', 'c5')")
+    before = shop.warehouse.published()
+    assert shop.plan() == {MART: ("merge", 1, 1, 1)}
+    print_plans(dry_run(shop.run(), shop.warehouse))
+    printed = capsys.readouterr().out
+    assert MART in printed
+    assert "-- user_purchase: merge" in printed
+    assert ("MERGE" if whole == "replace" else "ON CONFLICT") in printed
+    assert shop.warehouse.published() == before
+    # What was not published yet is no difference.
+    assert shop.differences() == {MART: []}
+    shop.publish()
+    assert shop.differences() == {MART: []}
+
+    # Somebody changed the warehouse by hand.
+    shop.execute("UPDATE {mart} SET quantity = 8 WHERE customer_id = 'c1'")
+    assert shop.differences() == {MART: ["sum(quantity) is 12, the lake has 11"]}
+    shop.execute("UPDATE {mart} SET quantity = 7 WHERE customer_id = 'c1'")
+    shop.execute(
+        "UPDATE {mart} SET purchase_line_id = '00000000-0000-8000-8000-000000000099' WHERE customer_id = 'c3'"
+    )
+    (difference,) = shop.differences()[MART]
+    assert difference.startswith("hash of the keys is ")
+    # The row of the published version deleted, the table is published whole: the two agree again.
+    shop.execute("DELETE FROM {states} WHERE table_name = 'user_purchase'")
+    shop.publish()
+    assert shop.differences() == {MART: []}
+
+
+def test_a_warehouse_ahead_of_its_lake_stops_with_what_to_do(shop: Shop) -> None:
+    shop.add(1)
+    shop.publish()
+    shop.execute("UPDATE {states} SET delta_version = 99 WHERE table_name = 'user_purchase'")
+    for action in (shop.publish, shop.plan):
+        with pytest.raises(
+            UserAnalyticsError,
+            match=r"holds version 99, the lake only 1.*delete the table's row in _published",
+        ):
+            action()
+    shop.execute("DELETE FROM {states} WHERE table_name = 'user_purchase'")
+    shop.publish()
+    assert shop.warehouse.published()[MART].version == 1
+    assert shop.warehouse.counts([MART]) == {MART: 1}
+
+
+def test_the_commands(shop: Shop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LAKE_URI", shop.settings.lake_uri)
+    monkeypatch.setenv("WAREHOUSE_URL", shop.settings.warehouse_url)
+    if isinstance(shop.warehouse, BigQueryWarehouse):
+        monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", str(shop.warehouse.connection.endpoint))
+        # The emulator cannot make a dataset whose location is left to BigQuery.
+        monkeypatch.setenv("BIGQUERY_LOCATION", str(shop.warehouse.connection.location))
+    shop.add(1)
+    assert main(["publish", "--dry-run"]) == 0
+    assert MART in capfd.readouterr().out
+    assert main(["publish"]) == 0
+    assert main(["reconcile"]) == 0
+    assert "same" in capfd.readouterr().out
+    shop.execute("DELETE FROM {mart} WHERE customer_id = 'c1'")
+    assert main(["reconcile"]) == 1
+    output, errors = capfd.readouterr()
+    assert "row_count is 0, the lake has 1" in output
+    assert "error: reconcile: user_purchase: the warehouse differs from the lake" in errors

@@ -1,0 +1,106 @@
+"""The grants of docs/operations/warehouse-roles.md are enough to publish, and dashboards see views only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+import pytest
+
+import jobs.warehouse.postgres as postgres_module
+from jobs.warehouse.base import Load, Published
+from jobs.warehouse.declarations import tables, views_over
+from jobs.warehouse.postgres import PostgresWarehouse
+from tests.warehouses import arrow_rows, copy_without_spark, query
+
+pytestmark = pytest.mark.integration
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations" / "warehouse-roles.md"
+NAMES = ("dim_users", "dim_actions", "dim_devices", "dim_locations", "fact_user_actions")
+
+
+def load(name: str, rows: list[tuple[Any, ...]], version: int, count: int, whole: bool = True) -> Load:
+    state = Published(name, version)
+    return Load(tables()[name], arrow_rows(name, rows, whole), whole, state, {"row_count": count})
+
+
+@dataclass
+class Roles:
+    """Addresses of the database for the roles of the page, whose rights are what the page gives."""
+
+    publisher: str
+    dashboards: str
+    grant_views: Callable[[], None]
+
+
+@pytest.fixture
+def roles(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Roles]:
+    monkeypatch.setattr(postgres_module, "_copy", copy_without_spark)
+    database = warehouse_url.rsplit("/", 1)[1]
+    ours = {name: f"{name}_{database}" for name in ("publisher", "dashboards")}
+
+    def run(text: str, url: str = warehouse_url) -> None:
+        for name, other in {**ours, "DATABASE warehouse": f"DATABASE {database}"}.items():
+            text = text.replace(name, other)
+        query(url, text, schema="pg_catalog")
+
+    def address(role: str) -> str:
+        return f"postgresql://{ours[role]}:secret@{warehouse_url.split('@')[1]}"
+
+    publisher, dashboards, views = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    # Nothing that PostgreSQL gives to everybody may help.
+    run("REVOKE ALL ON DATABASE warehouse FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    try:
+        run(publisher + dashboards)
+        run("ALTER ROLE publisher PASSWORD 'secret'; ALTER ROLE dashboards PASSWORD 'secret'")
+        yield Roles(address("publisher"), address("dashboards"), lambda: run(views, url=address("publisher")))
+    finally:
+        for role in ours:
+            run(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_publish_with_the_documented_grants_and_read_views_only(roles: Roles) -> None:
+    event = ("00000000-0000-8000-8000-000000000001", 1, 1, None, None, datetime(2024, 5, 1, 10, tzinfo=UTC))
+    warehouse = PostgresWarehouse(roles.publisher, "analytics")
+
+    def publish(*loads: Load) -> None:
+        with warehouse.publishing() as publication:
+            publication.new_columns(loads)
+            assert all(check.passed for check in publication.commit(loads, views_over(NAMES)))
+
+    warehouse.check()
+    assert warehouse.published() == {}
+    first = {"dim_users": [(1, "ann")], "dim_actions": [(1, "login")], "fact_user_actions": [event]}
+    publish(*(load(name, first.get(name, []), 1, len(first.get(name, []))) for name in NAMES))
+    roles.grant_views()
+    publish(load("dim_users", [(2, "bob", False)], 2, 2, whole=False))
+    publish(load("dim_users", [(1, "ann")], 3, 1))
+    assert warehouse.published()["dim_users"] == Published("dim_users", 3)
+    assert warehouse.measures([tables()["dim_users"]])["dim_users"]["row_count"] == 1
+    assert warehouse.plan(load("dim_users", [], 4, 1)).statements
+
+    reader = roles.dashboards
+    assert query(reader, "SELECT action_type, event_count FROM daily_activity_view") == [("login", 1)]
+    for name in (*NAMES, "_published"):
+        with pytest.raises(
+            psycopg2.errors.InsufficientPrivilege, match=f"permission denied for table {name}"
+        ):
+            query(reader, f"SELECT * FROM {name}")
+    for statement in (
+        "CREATE TABLE analytics.mine (a int)",
+        "CREATE TEMP TABLE mine (a int)",
+        "DELETE FROM daily_activity_view",
+        "CREATE SCHEMA mine",
+    ):
+        with pytest.raises(psycopg2.Error, match=r"permission denied|cannot delete"):
+            query(reader, statement)
+    # The publisher, too, is at home in its schema only.
+    for statement in ("CREATE SCHEMA other", "CREATE TABLE public.mine (a int)"):
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            query(roles.publisher, statement)

@@ -1,0 +1,49 @@
+"""Compaction and vacuum: fewer files, the same rows, and marts and warehouse go on from where they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.build_star_schema import build_star_schema
+from jobs.maintain_lake import main as maintain_main
+from jobs.maintain_lake import maintain
+from tests.lakes import Lake
+
+pytestmark = pytest.mark.spark
+
+
+def test_small_files_become_one_and_what_is_young_stays(spark: SparkSession, tmp_path: Path) -> None:
+    lake = Lake(spark, tmp_path)
+    for day in (1, 2):
+        lake.stage_logs(day, f"ann | 2024-05-0{day} 08:00:00 | login | phone | Rome")
+    build_star_schema(lake.run())
+    before, staged = lake.star(), lake.staged()
+    old_files = set((tmp_path / "staging" / "logs").glob("*.parquet"))
+    assert len(staged.read().inputFiles()) == 2
+
+    maintain(lake.run(), keep_days=7)
+    assert len(staged.read().inputFiles()) == 1
+    # A version of the last week needs them.
+    assert old_files < set((tmp_path / "staging" / "logs").glob("*.parquet"))
+    assert lake.star() == before
+
+    # What follows the tables is not confused by commits that change no row.
+    lake.stage_logs(3, "bob | 2024-05-03 08:00:00 | login | phone | Rome")
+    build_star_schema(lake.run())
+    assert lake.actions() == [
+        "ann | 2024-05-01 08:00:00 | login | phone | Rome",
+        "ann | 2024-05-02 08:00:00 | login | phone | Rome",
+        "bob | 2024-05-03 08:00:00 | login | phone | Rome",
+    ]
+
+
+def test_an_empty_lake_and_too_short_a_history(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maintain(Lake(spark, tmp_path).run(), keep_days=7)
+    with pytest.raises(SystemExit, match="2"):
+        maintain_main(["--keep-days", "6"])
+    assert "6: at least 7 days" in capsys.readouterr().err
