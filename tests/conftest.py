@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
@@ -63,13 +63,20 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+STORE_THAT_RAN = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """With several processes (pytest-xdist) the main one, which prints, hears from each at its end."""
+    if ran := getattr(node, "workeroutput", {}).get("object store"):
+        node.config.stash[STORE_THAT_RAN] = ran
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     ran = config.stash.get(STORE_THAT_RAN, None)
     if ran:
         terminalreporter.write_line(f"object store that ran: {ran}")
-
-
-STORE_THAT_RAN = pytest.StashKey[str]()
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +101,8 @@ def minio(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     except ServiceMissing as error:
         pytest.fail(str(error), pytrace=False)
     request.config.stash[STORE_THAT_RAN] = store.kind
+    if hasattr(request.config, "workeroutput"):
+        request.config.workeroutput["object store"] = store.kind
     yield store
     store.stop()
 

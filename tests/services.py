@@ -12,6 +12,7 @@ The first way that this machine offers is taken:
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -170,10 +171,18 @@ def _start_built(folder: Path) -> ObjectStore:
         raise ServiceMissing("no go program")
     target = cache_folder() / "bin"
     target.mkdir(parents=True, exist_ok=True)
+    # Tests run in several processes; one of them builds.
+    with (cache_folder() / "minio.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _minio_binary():
+            _build(go, target, folder / "go.log")
+    return _start_binary(folder)
+
+
+def _build(go: str, target: Path, log: Path) -> None:
     print(f"\nobject store: building {MINIO_MODULE} into {target} …", file=sys.stderr, flush=True)
     environment = {**os.environ, "GOBIN": str(target), "GOTOOLCHAIN": "auto", "CGO_ENABLED": "0"}
     environment.setdefault("HOME", str(cache_folder()))
-    log = folder / "go.log"
     with log.open("wb") as output:
         build = subprocess.Popen(
             [go, "install", MINIO_MODULE],
@@ -199,7 +208,6 @@ def _start_built(folder: Path) -> ObjectStore:
                 build.wait()
     if build.returncode != 0:
         raise ServiceMissing("the build failed: " + log.read_text(errors="replace")[-500:].strip())
-    return _start_binary(folder)
 
 
 def _start_container(folder: Path) -> ObjectStore:
