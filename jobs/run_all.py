@@ -69,15 +69,20 @@ def run_all(
                 result = stage(run, FEEDS[name], names, max_rejected_share)
                 detail.append(f"{len(result.entries)} files, {result.total('accepted')} records accepted")
                 results.append(result)
-        for name, build in MARTS.items():
-            with run.step(name) as detail:
-                detail.append("built" if build(run) else "up to date")
-        with run.step("publish") as detail:
-            run.checks += publish(run, warehouse)
-            detail.append(f"{len(run.checks)} checks passed" if run.checks else "nothing new")
+        build_and_publish(run, warehouse)
     publish(run, warehouse, RECORDED_TABLES)
     remove_intermediates(run)
     return results
+
+
+def build_and_publish(run: RunContext, warehouse: Warehouse) -> None:
+    """Build all marts from what is staged, and publish what changed."""
+    for name, build in MARTS.items():
+        with run.step(name) as detail:
+            detail.append("built" if build(run) else "up to date")
+    with run.step("publish") as detail:
+        run.checks += publish(run, warehouse)
+        detail.append(f"{len(run.checks)} checks passed" if run.checks else "nothing new")
 
 
 def upload_folder(store: ObjectStore, folder: Path) -> None:

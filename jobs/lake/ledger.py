@@ -14,7 +14,7 @@ from jobs.lake.objects import RawFile
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
 
-STAGED, REFUSED = "staged", "refused"
+STAGED, REFUSED, FORGOTTEN = "staged", "refused", "forgotten"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LedgerEntry:
     gets a new entry in which the record counts as a duplicate.
 
     batch: numbers the readings of a feed; the entry of a path with the highest one is the path's state.
-    status: `staged`, or `refused` with the error that stopped the file as a whole.
+    status: `staged`, or `refused` with the error that stopped the file as a whole, or `forgotten` by a reset.
     mapping: the names by which it was read, where they are not the feed's own; see `jobs.feeds.mapping.mapping_text`.
     """
 
