@@ -19,7 +19,6 @@ from typing import Any
 
 from jobs.build_review_features import scoring_model
 from jobs.context import RunContext, job_main, open_run, parser
-from jobs.dry_run import RowChanges
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
@@ -119,12 +118,14 @@ def _planned_build(run: RunContext, origin: Origin, after_staging: bool) -> Plan
 def _planned_tables(run: RunContext, warehouse: Warehouse | None) -> list[PlannedTable]:
     if warehouse is None:
         loads = pending_loads(lake_tables(run), {})
-        return [PlannedTable(x.table.name, "new table", int(x.expected[ROW_COUNT] or 0), 0, 0) for x in loads]
-    return [_planned(load.table.name, plan.strategy, rows) for load, rows, plan in dry_run(run, warehouse)]
-
-
-def _planned(table: str, strategy: str, rows: RowChanges) -> PlannedTable:
-    return PlannedTable(table, strategy, rows.inserts, rows.updates, rows.deletes)
+        counts = {load.table.name: int(load.expected[ROW_COUNT] or 0) for load in loads}
+        found = [PlannedTable(name, "new table", number, 0, 0) for name, number in counts.items()]
+    else:
+        found = [
+            PlannedTable(load.table.name, plan.strategy, rows.inserts, rows.updates, rows.deletes)
+            for load, rows, plan in dry_run(run, warehouse)
+        ]
+    return sorted(found, key=lambda table: table.table)
 
 
 def print_plan(plan: RunPlan) -> None:

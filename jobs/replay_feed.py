@@ -1,7 +1,8 @@
 """Read the files of rejected records again, after a rule or a mapping was mended.
 
 Grain:    a file: all its records are read again, those that were accepted, too.
-Inputs:   the files in `raw/<feed>/` of which records lie in quarantine; with --reason, for that reason.
+Inputs:   the files in `raw/<feed>/` of which records lie in quarantine; with --reason, for that reason; with --file,
+          those whose path fits.
 Outputs:  staging, quarantine and ledger, as `stage` writes them: what is right now moves to staging, what is still
           wrong stays in quarantine, and of each file records read = accepted + duplicates + rejected. Marts follow with
           the next builds.
@@ -53,12 +54,16 @@ def replay(
     run: RunContext,
     feed: Feed,
     reason: str | None = None,
+    file: str | None = None,
     names: SourceNames | None = None,
     max_rejected_share: float | None = None,
 ) -> ReplayResult:
-    """Read again what has rejected records. names, max_rejected_share: as `jobs.lake.rereading.read_again` has them."""
+    """Read again what has rejected records, for a reason, in files whose path fits a pattern.
+
+    names, max_rejected_share: as `jobs.lake.rereading.read_again` has them.
+    """
     table = quarantine_table(run.spark, run.settings)
-    counts = count_rejected(selected(table, feed.name)) if table.exists() else []
+    counts = count_rejected(selected(table, feed.name, file=file)) if table.exists() else []
     wanted = {count.path for count in counts if reason is None or reason in count.reasons}
     rejected = {path: sum(c.records for c in counts if c.path == path) for path in sorted(wanted)}
     there = {file.path for file in run.store.list(f"raw/{feed.name}")}
@@ -86,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(__doc__, "replay")
     arguments.add_argument("feed", choices=sorted(FEEDS))
     arguments.add_argument("--reason", help="only files with records that break this rule")
+    arguments.add_argument("--file", metavar="PATTERN", help="only these files, e.g. 'raw/logs/2024-*'")
     arguments.add_argument("--mapping", type=Path, metavar="FILE", help='JSON file: {"source name": "field"}')
     arguments.add_argument(
         "--max-rejected",
@@ -104,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             recorded(run),
             run.step(name) as detail,
         ):
-            result = replay(run, feed, options.reason, names, options.max_rejected)
+            result = replay(run, feed, options.reason, options.file, names, options.max_rejected)
             detail.append(f"{sum(result.before.values())} rejected before, {sum(result.after.values())} now")
         if options.json:
             print_json(

@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import jobs.build_review_features as reviews_job
+import jobs.plan_run as plan_job
 from jobs.analyze_orders import analyze_orders
 from jobs.build_customer_orders import build_customer_orders
 from jobs.build_events import build_events
@@ -23,6 +24,8 @@ from jobs.feeds.purchases import PURCHASES
 from jobs.feeds.reviews import REVIEWS
 from jobs.feeds.users import USERS
 from jobs.models.files import shipped_model
+from jobs.origins import followed, origin_of
+from jobs.plan_run import plan_run
 from jobs.trace_lineage import trace
 from tests.lakes import Lake, vacuum
 from tests.records import MD5, event, json_lines
@@ -149,6 +152,16 @@ def test_one_row_of_every_other_mart(
         ("customers", "1", 1, "its customer"),
     ]
     assert files("customer_orders", "order_id = 'o4'") == [("orders", "3", 1, "the order")]
+
+    # The mart's log also says which model scored it.
+    scored = followed(run, origin_of("movie_review"))
+    assert scored is not None
+    assert (scored.waiting, reviews_job.scoring_model(scored.mark)) == (0, model.version)
+    plans = {build.tables[0]: build.what for build in plan_run(run, None).builds}
+    assert plans["movie_review"] == "up to date"
+    monkeypatch.setattr(plan_job, "latest_version", lambda _: "another")
+    plans = {build.tables[0]: build.what for build in plan_run(run, None).builds}
+    assert plans["movie_review"] == "all scored anew, by model another"
 
     # Figures over all orders come from all files, through another mart.
     whole = trace(run, "order_analysis")

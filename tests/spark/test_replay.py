@@ -97,6 +97,8 @@ def test_a_mended_rule_a_worse_mapping_and_a_file_that_is_gone(
     fields = tuple(replace(f, max_length=200) if f.name == "action_type" else f for f in LOGS.fields)
     monkeypatch.setitem(replay_feed.FEEDS, "logs", replace(LOGS, fields=fields))
     batch = zone.ledger()["b.jsonl"].batch
+    assert main(["replay", "logs", "--file", "raw/logs/c*"]) == 0
+    assert "no file to read again" in capsys.readouterr().out
     assert main(["replay", "logs", "--reason", "action_type_too_long"]) == 0
     assert users(zone) == ["long", "x", "y"]
     assert zone.counts() == {"a.jsonl": (2, 2, 0, 0), "b.jsonl": (2, 1, 0, 1)}
