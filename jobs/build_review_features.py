@@ -35,6 +35,7 @@ MART = "movie_review"
 # So many reviews a task: their n-grams' sums and top terms stay in memory, some 50 MB, whatever the number of reviews.
 REVIEWS_PER_TASK = 5_000
 MODEL_PROPERTY = "userAnalytics.scoredBy"
+SCORED_BY = f"{REVIEWS.name} scored by "
 
 
 def build_review_features(run: RunContext, wanted: str = "latest") -> bool:
@@ -45,7 +46,7 @@ def build_review_features(run: RunContext, wanted: str = "latest") -> bool:
         return False
     model = choose_model(run.spark, run.store, wanted)
     mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
-    source = f"{REVIEWS.name} scored by {_scorer(mart, model)}"
+    source = f"{SCORED_BY}{_scorer(mart, model)}"
     changes = changes_since(mart, source, reviews, declared(MART).primary_key)
     if changes is None:
         log.info("reviews: up to date")
@@ -85,6 +86,11 @@ def _scorer(mart: LakeTable, model: SentimentModel) -> str:
     scorer = f"{model.version}@{mart.version()}"
     mart.spark.sql(f"ALTER TABLE delta.`{mart.uri}` SET TBLPROPERTIES ('{MODEL_PROPERTY}' = '{scorer}')")
     return scorer
+
+
+def scoring_model(mark: str) -> str:
+    """The version of the model, out of the name under which movie_review notes what it was made from."""
+    return mark.removeprefix(SCORED_BY).split("@")[0]
 
 
 @contextmanager

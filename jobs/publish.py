@@ -53,7 +53,7 @@ def publish(run: RunContext, warehouse: Warehouse, names: Sequence[str] | None =
         source.ensure()
     with warehouse.publishing() as publication:
         published = publication.published
-        loads = _loads(sources, published)
+        loads = pending_loads(sources, published)
         if not loads:
             log.info("publish: nothing new")
             return []
@@ -73,7 +73,7 @@ def dry_run(run: RunContext, warehouse: Warehouse) -> list[tuple[Load, RowChange
     """What `publish` would do now, table by table. Writes nothing."""
     sources, published = lake_tables(run), warehouse.published()
     plans = []
-    for load in _loads(sources, published):
+    for load in pending_loads(sources, published):
         name = load.table.name
         if load.whole:
             replaced = warehouse.counts([name])[name] if name in published else 0
@@ -91,7 +91,10 @@ def lake_tables(run: RunContext, names: Sequence[str] | None = None) -> dict[str
     return {name: source for name, source in sources.items() if source[1].exists()}
 
 
-def _loads(sources: Mapping[str, tuple[Table, LakeTable]], published: Mapping[str, Published]) -> list[Load]:
+def pending_loads(
+    sources: Mapping[str, tuple[Table, LakeTable]], published: Mapping[str, Published]
+) -> list[Load]:
+    """What has to be loaded of the tables of the lake, given what the warehouse holds."""
     found = (_load(table, source, published.get(name)) for name, (table, source) in sources.items())
     return [load for load in found if load]
 

@@ -1,4 +1,4 @@
-"""Remove the marts, so that the next builds make them anew from all that is staged.
+"""Remove the marts, so that the next builds make them anew from all that is staged. Asks nothing: for schedulers.
 
 Grain:    Delta tables.
 Inputs:   the tables declared in `sql/`, except those that record runs.
@@ -14,18 +14,17 @@ from collections.abc import Sequence
 
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
-from jobs.lake.marts import mart_table
-from jobs.runs import RECORDED_TABLES
+from jobs.lake.marts import declared, mart_table
+from jobs.origins import ORIGINS, Origin
 from jobs.settings import Settings
-from jobs.warehouse.declarations import tables
 
 
-def reset_marts(run: RunContext) -> list[str]:
-    """Remove every mart that is there. Gives their names."""
+def reset_marts(run: RunContext, origins: Sequence[Origin] = ORIGINS) -> list[str]:
+    """Remove the marts of these origins, by default all, as far as they are there. Gives their names."""
     removed = []
-    for name, declaration in tables().items():
-        mart = mart_table(run.spark, run.settings, declaration)
-        if name not in RECORDED_TABLES and mart.exists():
+    for name in (name for origin in origins for name in origin.all_tables):
+        mart = mart_table(run.spark, run.settings, declared(name))
+        if mart.exists():
             mart.remove()
             removed.append(name)
     log.info("reset: %s", ", ".join(removed) or "there are no marts")

@@ -6,7 +6,7 @@ CREATE TABLE etl_files (
   version VARCHAR(200) NOT NULL COMMENT 'ETag, or size and modification time',
   size_bytes BIGINT NOT NULL COMMENT 'Size in bytes',
   modified_at TIMESTAMPTZ NOT NULL COMMENT 'Modification time of the file, UTC',
-  status VARCHAR(20) NOT NULL COMMENT 'staged or refused',
+  status VARCHAR(20) NOT NULL COMMENT 'staged, refused, or forgotten by a reset',
   error VARCHAR(4000) COMMENT 'Why the file was refused',
   records_read BIGINT NOT NULL COMMENT 'Records = accepted + duplicates + rejected',
   accepted BIGINT NOT NULL COMMENT 'Records that staging took',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from enum import StrEnum
 
 from pyspark.sql import Column
@@ -56,6 +57,7 @@ class Feed:
     multi_line: a CSV value in quotes may span lines. Where it may not, large files are read by many tasks, and a
         quote left open spoils its own line only.
     recognised_by: columns that a file must have beside the required ones to be taken for this feed by its content.
+    expected_every: how often something new should come; `status` calls the feed late after that.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Feed:
     multi_line: bool = True
     recognised_by: tuple[str, ...] = ()
     derived: dict[str, str] = field(default_factory=dict)
+    expected_every: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
         if self.secrets and (self.format is not RawFormat.CSV or self.multi_line):

@@ -17,6 +17,19 @@ def declared_sources(feed: Feed) -> SourceNames:
     return {field.name: field.sources for field in feed.fields}
 
 
+def mapping_text(feed: Feed, names: SourceNames) -> str | None:
+    """What names say beyond the feed's declaration, as JSON for the ledger; None when they are the declared ones."""
+    declared = declared_sources(feed)
+    other = {field: list(sources) for field, sources in names.items() if sources != declared[field]}
+    return json.dumps(other, sort_keys=True, ensure_ascii=False) if other else None
+
+
+def mapped_sources(feed: Feed, text: str | None) -> SourceNames:
+    """The names that `mapping_text` wrote down."""
+    other = {field: tuple(sources) for field, sources in json.loads(text or "{}").items()}
+    return {field: other.get(field, sources) for field, sources in declared_sources(feed).items()}
+
+
 def load_mapping(feed: Feed, file: Path) -> SourceNames:
     """Read a JSON mapping and put its names before the declared ones.
 

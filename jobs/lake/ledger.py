@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -14,7 +14,7 @@ from jobs.lake.objects import RawFile
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
 
-STAGED, REFUSED = "staged", "refused"
+STAGED, REFUSED, FORGOTTEN = "staged", "refused", "forgotten"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class LedgerEntry:
     gets a new entry in which the record counts as a duplicate.
 
     batch: numbers the readings of a feed; the entry of a path with the highest one is the path's state.
-    status: `staged`, or `refused` with the error that stopped the file as a whole.
+    status: `staged`, or `refused` with the error that stopped the file as a whole, or `forgotten` by a reset.
+    mapping: the names by which it was read, where they are not the feed's own; see `jobs.feeds.mapping.mapping_text`.
     """
 
     feed: str
@@ -44,6 +45,7 @@ class LedgerEntry:
     unknown_columns: list[str]
     run_id: str
     staged_at: datetime
+    mapping: str | None = None
 
 
 _SQL_TYPES = {
@@ -76,7 +78,16 @@ class Ledger:
             return []
         rows = self.table.read().where(F.col("feed") == feed).collect()
         # One entry per file and reading: few enough for the driver, and cheaper there than a sort in Spark.
-        return sorted((LedgerEntry(**row.asDict()) for row in rows), key=lambda entry: entry.batch)
+        return sorted((_entry(row) for row in rows), key=lambda entry: entry.batch)
+
+    def histories(self) -> dict[str, list[LedgerEntry]]:
+        """All entries of every feed that has some, oldest first."""
+        found: dict[str, list[LedgerEntry]] = {}
+        if self.table.exists():
+            entries = (_entry(row) for row in self.table.read().collect())
+            for entry in sorted(entries, key=lambda entry: entry.batch):
+                found.setdefault(entry.feed, []).append(entry)
+        return found
 
     def current(self, feed: str) -> dict[str, LedgerEntry]:
         """The last entry of every path of a feed, by path."""
@@ -89,16 +100,29 @@ class Ledger:
             self.table.ensure().append(self.spark.createDataFrame(rows, SCHEMA).coalesce(1))
 
 
+def _entry(row: Row) -> LedgerEntry:
+    # PySpark gives times without a zone, in that of this machine.
+    zoned = {
+        name: value.astimezone(UTC) for name, value in row.asDict().items() if isinstance(value, datetime)
+    }
+    return LedgerEntry(**{**row.asDict(), **zoned})
+
+
 def by_path(history: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
     """The last entry of every path. history: oldest first."""
     return {entry.path: entry for entry in history}
 
 
-def files_to_read(listed: Sequence[RawFile], history: Sequence[LedgerEntry]) -> list[RawFile]:
+def files_to_read(
+    listed: Sequence[RawFile], history: Sequence[LedgerEntry], reread: Collection[str] | None = None
+) -> list[RawFile]:
     """The files whose present version was not staged, in order of path. history: the feed's entries, oldest first.
 
+    reread: take the files of these paths instead, staged or not.
+
     When a version replaces one that was staged, however long ago, records of the old one may leave staging that
-    another file delivered too, as duplicates; files with duplicates are therefore read again beside it.
+    another file delivered too, as duplicates; files with duplicates are therefore read again beside it. The same holds
+    for a file that is read again under other rules.
     """
     current = by_path(history)
     once_staged = {entry.path for entry in history if entry.status == STAGED}
@@ -107,7 +131,8 @@ def files_to_read(listed: Sequence[RawFile], history: Sequence[LedgerEntry]) -> 
         entry = current.get(file.path)
         return entry is not None and entry.status == STAGED and entry.version == file.version
 
-    new = [file for file in listed if not staged(file)]
+    new = [f for f in listed if (not staged(f) if reread is None else f.path in reread)]
     if not any(file.path in once_staged for file in new):
         return new
-    return [f for f in listed if not staged(f) or current[f.path].duplicates > 0]
+    chosen = {file.path for file in new}
+    return [f for f in listed if f.path in chosen or (staged(f) and current[f.path].duplicates > 0)]

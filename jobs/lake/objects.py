@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -62,6 +63,12 @@ class ObjectStore(Protocol):
 
         Raises FileExistsError when the path is taken and replace is False.
         """
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
+
+    def clock(self) -> datetime | None:
+        """What time it is by the store; None where that is this machine."""
 
 
 def object_store(settings: Settings) -> ObjectStore:
@@ -147,6 +154,12 @@ class LocalStore:
         finally:
             part.unlink(missing_ok=True)
 
+    def delete(self, path: str) -> None:
+        (self.root / path).unlink(missing_ok=True)
+
+    def clock(self) -> datetime | None:
+        return None
+
 
 class S3Store:
     """A lake in a bucket of MinIO, S3 or another store with S3's interface."""
@@ -174,6 +187,7 @@ class S3Store:
                 "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not fit AWS_ACCESS_KEY_ID",
                 "AccessDenied": "these keys may not list the bucket",
                 "403": "these keys may not list the bucket",
+                "RequestTimeTooSkewed": "this machine's clock and the store's are too far apart; set them right",
             }.get(code, f"the store answered {code}")
             raise ConfigurationError(f"{where}: {advice}") from None
         except (BotoCoreError, ValueError) as error:
@@ -218,6 +232,14 @@ class S3Store:
             if "PreconditionFailed" in str(error):
                 raise FileExistsError(path) from None
             raise UserAnalyticsError(f"{path} could not be stored: {error}") from None
+
+    def delete(self, path: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=self.prefix + path)
+
+    def clock(self) -> datetime | None:
+        answer = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date) if date else None
 
 
 def _client(settings: Settings) -> Any:

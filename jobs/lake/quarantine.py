@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -48,3 +49,37 @@ def write_quarantine(
             table.replace_where(table.spark.createDataFrame([], SCHEMA), condition)
         return
     table.ensure().replace_where(rejected.where(F.col("feed") == feed), condition)
+
+
+@dataclass(frozen=True)
+class RejectedCount:
+    """How many records of a file break the same rules."""
+
+    feed: str
+    path: str
+    reasons: tuple[str, ...]
+    records: int
+
+
+def selected(
+    table: LakeTable, feed: str | None = None, reason: str | None = None, file: str | None = None
+) -> DataFrame:
+    """The rejected records of a feed, for a reason, of the files whose path fits a pattern with `*` and `?`."""
+    rows = table.read()
+    if feed:
+        rows = rows.where(F.col("feed") == feed)
+    if reason:
+        rows = rows.where(F.array_contains("reasons", reason))
+    if file:
+        letters = "".join("\\" + c if c in "\\%_" else {"*": "%", "?": "_"}.get(c, c) for c in file)
+        rows = rows.where(F.col("path").like(letters))
+    return rows
+
+
+def count_rejected(rows: DataFrame) -> list[RejectedCount]:
+    """Count rejected records by feed, file and reasons, in this order."""
+    counted = rows.groupBy("feed", "path", "reasons").count().collect()
+    return sorted(
+        (RejectedCount(row.feed, row.path, tuple(row.reasons), row["count"]) for row in counted),
+        key=lambda count: (count.feed, count.path, count.reasons),
+    )

@@ -49,6 +49,7 @@ class InspectedFile:
 
     file: RawFile
     layout: str  # json_lines, json_array, csv
+    names: SourceNames
     header: tuple[str, ...] = ()
 
     @property
@@ -69,7 +70,7 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     if not head.removeprefix(UTF8_BOM).strip():
         raise FileRefused(f"{file.path}: the file is empty")
     if feed.format is RawFormat.CSV:
-        return InspectedFile(file, "csv", _header(feed, names, file, head, whole))
+        return InspectedFile(file, "csv", names, _header(feed, names, file, head, whole))
     first = head.removeprefix(UTF8_BOM).lstrip()[:1]
     if first == b"[":
         if file.size > MAX_ARRAY_BYTES:
@@ -77,8 +78,8 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
                 f"{file.path}: a JSON array of {file.size:,} bytes; arrays are read up to {MAX_ARRAY_BYTES:,} bytes, "
                 "deliver JSON lines (one object a line) instead"
             )
-        return InspectedFile(file, "json_array")
-    return InspectedFile(file, "json_lines")
+        return InspectedFile(file, "json_array", names)
+    return InspectedFile(file, "json_lines", names)
 
 
 def _first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
@@ -150,24 +151,25 @@ def fits(feed: Feed, header: Sequence[str]) -> bool:
     return all(found[f.name] for f in feed.fields if f.required)
 
 
-def read(
-    spark: SparkSession, lake_uri: str, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]
-) -> DataFrame:
+def read(spark: SparkSession, lake_uri: str, feed: Feed, files: Sequence[InspectedFile]) -> DataFrame:
     """Read inspected files lazily.
 
     Gives one row per record: each field of the feed as string; `_extra` string, unknown columns as JSON;
     `_record` string, the record as it came (a CSV record as JSON of its columns), without its secrets; `_problem`
     string, the reason why it could not be taken apart, or null; `_file_id` bigint; `_delivered_at` timestamp.
     """
-    groups: dict[tuple[str, tuple[str, ...]], list[InspectedFile]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[InspectedFile]] = defaultdict(list)
     for file in files:
-        groups[file.layout, file.header].append(file)
+        groups[file.layout, file.header, *file.names.items()].append(file)
     readers = {"csv": _csv, "json_lines": _json_lines, "json_array": _json_array}
     frames = [
         _with_file(
-            spark, lake_uri, readers[layout](spark, _paths(lake_uri, group), feed, names, header), group
+            spark,
+            lake_uri,
+            readers[group[0].layout](spark, _paths(lake_uri, group), feed, group[0].names, group[0].header),
+            group,
         )
-        for (layout, header), group in groups.items()
+        for group in groups.values()
     ]
     return reduce(DataFrame.unionByName, frames)
 

@@ -20,9 +20,9 @@ from jobs.console import heartbeat, log
 from jobs.context import RunContext, root_cause
 from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds.declaration import Feed
-from jobs.feeds.mapping import SourceNames, declared_sources
+from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources, mapping_text
 from jobs.lake import raw
-from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
+from jobs.lake.ledger import FORGOTTEN, REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
@@ -92,8 +92,13 @@ def stage(
     feed: Feed,
     names: SourceNames | None = None,
     max_rejected_share: float = DEFAULT_MAX_REJECTED_SHARE,
+    reread: Collection[str] | None = None,
 ) -> StageResult:
     """Read what is new of a feed and put every record where it belongs.
+
+    names: by which files are read; None for those by which the same version was staged before, else the declared ones.
+    reread: read the files of these paths again, as though they were new, and leave those that are new to the next
+    staging. What has to be read beside them always is.
 
     The order of the three commits makes a kill between any two harmless: a file counts as read only when the ledger
     says so, and reading it again finds its own rows by `_file_id` and ends in the same state.
@@ -102,21 +107,21 @@ def stage(
     would be rejected; KeyCollision when two natural keys have one hash.
     """
     feed = feed.without_secrets() if run.settings.drop_secrets else feed
-    names = names or declared_sources(feed)
     ledger = Ledger(run.spark, run.settings)
     history = ledger.history(feed.name)
     current = by_path(history)
-    todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), history)
+    todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), history, reread)
     if not todo:
         log.info("stage %s: nothing new", feed.name)
         return StageResult(feed.name, ())
     log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(todo), f"{sum(f.size for f in todo):,}")
 
+    names_of = {file: _names_of(feed, file, current.get(file.path), names, reread) for file in todo}
     refused: dict[RawFile, str] = {}
-    files = _inspect(run, feed, names, todo, refused)
+    files = _inspect(run, feed, names_of, refused)
     accepted: dict[int, int] = {}
     with heartbeat(run.spark, f"stage {feed.name}"):
-        records, counts, files = _records(run, feed, names, files, refused)
+        records, counts, files = _records(run, feed, files, refused)
         if records is not None:
             try:
                 _require_share(feed, counts.values(), max_rejected_share)
@@ -126,7 +131,7 @@ def stage(
                 records.unpersist()
 
     batch = 1 + max((entry.batch for entry in history), default=0)
-    entries = _entries(run, feed, batch, counts, accepted, files, refused)
+    entries = _entries(run, feed, batch, counts, accepted, files, refused, names_of)
     read = {entry.path for entry in entries}
     ledger.write(
         [
@@ -140,11 +145,29 @@ def stage(
     return result
 
 
+def _names_of(
+    feed: Feed,
+    file: RawFile,
+    last: LedgerEntry | None,
+    given: SourceNames | None,
+    reread: Collection[str] | None,
+) -> SourceNames:
+    """The names by which a file is read.
+
+    Those given; without any, those by which this version was staged before. A file that is read only because another
+    is keeps its own.
+    """
+    if last is None or last.version != file.version or last.status == REFUSED:
+        return given or declared_sources(feed)
+    is_wanted = last.status == FORGOTTEN or (reread is not None and file.path in reread)
+    return given if given and is_wanted else mapped_sources(feed, last.mapping)
+
+
 def _inspect(
-    run: RunContext, feed: Feed, names: SourceNames, todo: Sequence[RawFile], refused: dict[RawFile, str]
+    run: RunContext, feed: Feed, names_of: Mapping[RawFile, SourceNames], refused: dict[RawFile, str]
 ) -> list[InspectedFile]:
     readable = []
-    for file in todo:
+    for file, names in names_of.items():
         try:
             readable.append(raw.inspect(run.store, feed, names, file))
         except FileRefused as error:
@@ -154,7 +177,7 @@ def _inspect(
 
 
 def _records(
-    run: RunContext, feed: Feed, names: SourceNames, files: list[InspectedFile], refused: dict[RawFile, str]
+    run: RunContext, feed: Feed, files: list[InspectedFile], refused: dict[RawFile, str]
 ) -> tuple[DataFrame | None, dict[int, FileCounts], list[InspectedFile]]:
     """Parse, check, key and count all records, once, kept on disk.
 
@@ -163,12 +186,12 @@ def _records(
     while files:
         records = None
         try:
-            records = _keyed(run, feed, names, files).persist(StorageLevel.DISK_ONLY)
+            records = _keyed(run, feed, files).persist(StorageLevel.DISK_ONLY)
             return records, _counts(records, files), files
         except (PySparkException, Py4JJavaError):
             if records is not None:
                 records.unpersist()
-            broken = {file.file: message for file in files if (message := _failure(run, feed, names, file))}
+            broken = {file.file: message for file in files if (message := _failure(run, feed, file))}
             if not broken:
                 raise
             refused.update(broken)
@@ -176,16 +199,14 @@ def _records(
     return None, {}, []
 
 
-def _keyed(run: RunContext, feed: Feed, names: SourceNames, files: Sequence[InspectedFile]) -> DataFrame:
-    return with_record_key(
-        feed, checked(feed, raw.read(run.spark, run.settings.lake_uri, feed, names, files))
-    )
+def _keyed(run: RunContext, feed: Feed, files: Sequence[InspectedFile]) -> DataFrame:
+    return with_record_key(feed, checked(feed, raw.read(run.spark, run.settings.lake_uri, feed, files)))
 
 
-def _failure(run: RunContext, feed: Feed, names: SourceNames, file: InspectedFile) -> str | None:
+def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
     """Why a file cannot be read to its end, or None if it can."""
     try:
-        _keyed(run, feed, names, [file]).write.format("noop").mode("overwrite").save()
+        _keyed(run, feed, [file]).write.format("noop").mode("overwrite").save()
     except (PySparkException, Py4JJavaError) as error:
         return f"{file.file.path}: cannot be read to its end: {root_cause(error)}"
     return None
@@ -364,6 +385,7 @@ def _entries(
     accepted: Mapping[int, int],
     files: Sequence[InspectedFile],
     refused: Mapping[RawFile, str],
+    names_of: Mapping[RawFile, SourceNames],
 ) -> tuple[LedgerEntry, ...]:
     now = datetime.now(UTC)
 
@@ -386,12 +408,16 @@ def _entries(
             unknown_columns=list(count.unknown_columns),
             run_id=run.run_id,
             staged_at=now,
+            mapping=mapping_text(feed, file.names),
         )
 
     return (
         *(entry(file, None) for file in files),
         # A message may quote a header of any length; `etl_files` holds this much of it.
-        *(entry(InspectedFile(file, "refused"), error[:MAX_ERROR]) for file, error in refused.items()),
+        *(
+            entry(InspectedFile(file, "refused", names_of[file]), error[:MAX_ERROR])
+            for file, error in refused.items()
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -81,6 +82,20 @@ class LakeTable:
         """The version of a source that the last `append` or `merge` naming it had applied; None if none had."""
         found = self._snapshot().transactions().get(source)
         return int(found.get()) if found.isDefined() else None
+
+    def transactions(self) -> dict[str, tuple[int, datetime | None]]:
+        """For every source that a commit named: the version of it that was applied last, and when."""
+        found = self._snapshot().setTransactions()
+        marks = (found.apply(i) for i in range(found.size()))
+        return {
+            str(mark.appId()): (
+                int(mark.version()),
+                datetime.fromtimestamp(int(at.get()) / 1000, UTC)
+                if (at := mark.lastUpdated()).isDefined()
+                else None,
+            )
+            for mark in marks
+        }
 
     def last_commit_appended(self) -> bool:
         """Whether the newest commit only added rows."""

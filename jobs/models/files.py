@@ -119,6 +119,14 @@ def describe_lake_model(store: ObjectStore, version: str) -> dict[str, Any]:
     return description
 
 
+def latest_version(store: ObjectStore) -> str:
+    """The version of the model that `choose_model` takes for `latest`."""
+    versions = lake_models(store)
+    if versions:
+        return versions[-1]
+    return str(json.loads((SHIPPED / DESCRIPTION).read_text(encoding="utf-8"))["version"])
+
+
 def lake_model(spark: SparkSession, store: ObjectStore, version: str) -> SentimentModel:
     """A model of the lake, by version."""
     path = f"{LAKE_PREFIX}/{version}/{TERMS}"

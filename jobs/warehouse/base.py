@@ -95,6 +95,9 @@ class Warehouse(Protocol):
     def check(self) -> None:
         """Raise ConfigurationError if the warehouse cannot be reached with these settings."""
 
+    def missing_rights(self) -> list[str]:
+        """What a publication could not do with these settings, in words, as far as that can be seen beforehand."""
+
     def published(self) -> Mapping[str, Published]:
         """What the warehouse holds, by table; nothing where nothing was published yet. Writes nothing."""
 

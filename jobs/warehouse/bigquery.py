@@ -106,6 +106,14 @@ class BigQueryWarehouse:
                 f"BIGQUERY_LOCATION={wanted}: the dataset {self.dataset.dataset_id} is in {found.location}"
             )
 
+    def missing_rights(self) -> list[str]:
+        # Rights on a dataset can be seen by using them only; those to run jobs by asking what one would cost.
+        try:
+            self.connection.client().query("SELECT 1", job_config=bigquery.QueryJobConfig(dry_run=True))
+        except ERRORS as error:
+            return [f"jobs cannot be run: {one_line(error)}"]
+        return []
+
     @told("look up what is published")
     def published(self) -> Mapping[str, Published]:
         return BigQueryPublication(self.connection, self.dataset).published

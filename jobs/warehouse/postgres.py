@@ -36,9 +36,10 @@ from jobs.warehouse.base import (
     Published,
     number_text,
 )
-from jobs.warehouse.declarations import Column, Table, View, tables
+from jobs.warehouse.declarations import Column, Table, View, tables, views
 
 COPY_BUFFER_BYTES = 4 * 1024 * 1024
+OLDEST_VERSION = 120_000
 STATES = "_published"
 NEW_TABLE = "_new_{}"
 CHANGES_TABLE = "_changes_{}"
@@ -53,6 +54,33 @@ class PostgresWarehouse:
 
     def check(self) -> None:
         self._connect().close()
+
+    def missing_rights(self) -> list[str]:
+        problems = []
+        with closing(self._connect()) as connection, connection.cursor() as cursor:
+            if connection.server_version < OLDEST_VERSION:
+                problems.append("the server is older than PostgreSQL 12")
+            cursor.execute("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
+            if _only_value(cursor):
+                problems.append("the server takes no changes: it is a standby, in recovery, or read-only")
+            cursor.execute("SELECT to_regnamespace(%s) IS NULL", (self.schema,))
+            if _only_value(cursor):
+                cursor.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
+                if not _only_value(cursor):
+                    problems.append(f"there is no schema {self.schema}, and this role may not make it")
+                return problems
+            for right in ("USAGE", "CREATE"):
+                cursor.execute("SELECT has_schema_privilege(%s, %s)", (self.schema, right))
+                if not _only_value(cursor):
+                    problems.append(f"this role lacks {right} on schema {self.schema}")
+            cursor.execute(
+                "SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class WHERE relnamespace = "
+                "to_regnamespace(%s) AND relname = ANY(%s) AND NOT pg_has_role(relowner, 'USAGE')",
+                (self.schema, [STATES, *tables(), *views()]),
+            )
+            if others := _only_value(cursor):
+                problems.append(f"this role does not own {others}, and could not replace them")
+        return problems
 
     @contextmanager
     def publishing(self) -> Iterator[PostgresPublication]:

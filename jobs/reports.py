@@ -1,0 +1,52 @@
+"""What a command answers: tables for people or, with --json, one document for programs. Log lines go elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from jobs.console import table
+
+# The longest path of a file that `etl_files` has.
+PATH = 1024
+
+
+def add_json(arguments: argparse.ArgumentParser) -> None:
+    """Add `--json`, the same for every command that answers a question."""
+    arguments.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document: times in ISO 8601, spans in seconds."""
+    print(json.dumps(document, ensure_ascii=False, indent=1, default=_plain))
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+    """Print a titled table, or the line `empty` where there are no rows."""
+    print(f"{title}\n{table(header, rows, longest=PATH) if rows else '  ' + empty}\n")
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines of text."""
+    print("\n".join(lines))
+
+
+def utc(at: datetime) -> datetime:
+    """A time out of Spark, which has no zone and means this machine's, as one in UTC."""
+    return at.astimezone(UTC)
+
+
+def shown(at: datetime | None) -> str | None:
+    """A time for people, to the minute."""
+    return f"{at:%Y-%m-%d %H:%M}" if at else None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
