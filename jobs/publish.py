@@ -32,6 +32,13 @@ from jobs.warehouse.base import ROW_COUNT, Check, Load, Measures, Plan, Publishe
 from jobs.warehouse.declarations import Table, tables, views_over
 
 
+STRATEGIES = ("auto", "merge", "replace")
+# Small tables are merged without a count. Of 10 million facts, one that is merged pays for its look-ups and index
+# entries what eight pay that are loaded before the keys are made (128 s and 16 s).
+COUNTED_FROM_ROWS = 1_000_000
+REPLACED_FROM_SHARE = 1 / 8
+
+
 def lake_table(run: RunContext, table: Table) -> LakeTable:
     """Where in the lake the rows of a declared table are."""
     if table.name == "etl_files":
@@ -39,13 +46,6 @@ def lake_table(run: RunContext, table: Table) -> LakeTable:
     if table.name in RUN_TABLES:
         return run_table(run.spark, run.settings, table.name)
     return mart_table(run.spark, run.settings, table)
-
-
-STRATEGIES = ("auto", "merge", "replace")
-# Small tables are merged without a count. Of 10 million facts, one that is merged pays for its look-ups and index entries
-# what eight pay that are loaded before the keys are made (128 s and 16 s).
-COUNTED_FROM_ROWS = 1_000_000
-REPLACED_FROM_SHARE = 1 / 8
 
 
 def publish(
