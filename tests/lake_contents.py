@@ -58,7 +58,7 @@ def delta_rows(table: Path) -> Rows:
 
 
 def warehouse_contents(url: str) -> dict[str, Rows]:
-    """The rows of every table and view but those that record runs, and the versions that are published."""
+    """The rows of every table and view but those that record runs, and which are published."""
     relations = query(
         url,
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('analytics') AND relkind IN ('r', 'v') "
@@ -68,9 +68,9 @@ def warehouse_contents(url: str) -> dict[str, Rows]:
     for (name,) in relations:
         if name.startswith("etl_") or name == "run_history_view":
             continue
-        rows = query(url, f"SELECT to_jsonb(x) FROM {name} AS x")
-        if name == "_published":
-            rows = [row for row in rows if not row[0]["table_name"].startswith("etl_")]
+        # Identity and version of a Delta table depend on how often it was begun.
+        columns = "jsonb_build_object('table', x.table_name)" if name == "_published" else "to_jsonb(x)"
+        rows = query(url, f"SELECT {columns} FROM {name} AS x")
         found[name] = sorted(_text(row) for (row,) in rows)
     return found
 
