@@ -25,7 +25,8 @@ def reset_marts(run: RunContext, origins: Sequence[Origin] = ORIGINS) -> list[st
     for name in (name for origin in origins for name in origin.all_tables):
         mart = mart_table(run.spark, run.settings, declared(name))
         if mart.exists():
-            mart.remove()
+            with run.locks.hold(f"marts/{name}"):
+                mart.remove()
             removed.append(name)
     log.info("reset: %s", ", ".join(removed) or "there are no marts")
     return removed

@@ -78,17 +78,20 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
 
     The ledger comes first: after a kill between any two of the commits the next run reads all files again.
     """
-    ledger = Ledger(run.spark, run.settings)
-    history = ledger.history(feed.name)
-    batch = 1 + max((entry.batch for entry in history), default=0)
-    current = {entry.path: entry for entry in history}
-    known = [entry for entry in current.values() if entry.status != FORGOTTEN]
-    ledger.write(_forgotten(run, entry, batch) for entry in known)
-    quarantine = quarantine_table(run.spark, run.settings)
-    if quarantine.exists():
-        nothing = run.spark.createDataFrame([], SCHEMA)
-        quarantine.replace_where(nothing, f"feed = '{feed.name}'")
-    staging_table(run.spark, run.settings, feed).remove()
+    with run.locks.hold(f"staging/{feed.name}"):
+        ledger = Ledger(run.spark, run.settings)
+        history = ledger.history(feed.name)
+        batch = 1 + max((entry.batch for entry in history), default=0)
+        current = {entry.path: entry for entry in history}
+        known = [entry for entry in current.values() if entry.status != FORGOTTEN]
+        with run.locks.hold("staging/_ingested_files"):
+            ledger.write(_forgotten(run, entry, batch) for entry in known)
+        quarantine = quarantine_table(run.spark, run.settings)
+        if quarantine.exists():
+            nothing = run.spark.createDataFrame([], SCHEMA)
+            with run.locks.hold("staging/_quarantine"):
+                quarantine.replace_where(nothing, f"feed = '{feed.name}'")
+        staging_table(run.spark, run.settings, feed).remove()
     log.info("reset: %d files of %s forgotten", len(known), feed.name)
     return len(known)
 

@@ -73,6 +73,8 @@ def test_s3_variables_have_their_well_known_names() -> None:
         ("WAREHOUSE_SCHEMA", "Analytics"),
         ("WAREHOUSE_SCHEMA", "a; DROP SCHEMA b"),
         ("WAREHOUSE_SCHEMA", "a" * 64),
+        ("LOCK_WAIT_SECONDS", "-1"),
+        ("LOCK_WAIT_SECONDS", "ten minutes"),
     ],
 )
 def test_a_malformed_setting_is_named(variable: str, value: str) -> None:
