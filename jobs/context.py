@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import threading
@@ -12,16 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from jobs.console import configure_logging, log
 from jobs.errors import UserAnalyticsError
+from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.settings import Settings
-from jobs.spark import SMALL_LAKE_BYTES, get_session
+from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,18 @@ class RunContext:
     steps: list[Step] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     refused: bool = False
+    locks: TableLocks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.locks = TableLocks(
+            self.store,
+            self.settings.lake_uri,
+            self.command,
+            self.run_id,
+            self.settings.lock_wait_seconds,
+            processes=lambda: [process_name(pid) for pid in (os.getpid(), jvm_pid(self.spark))],
+            on_lost=lambda: self.spark.sparkContext.cancelAllJobs(),
+        )
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -61,6 +79,22 @@ class RunContext:
             self.steps.append(
                 Step(name, began, round(time.monotonic() - clock, 3), outcome, "; ".join(detail))
             )
+
+
+def writes(
+    *tables: str,
+) -> Callable[[Callable[Concatenate[RunContext, P], R]], Callable[Concatenate[RunContext, P], R]]:
+    """Make a function of a run hold the locks of the tables that it writes, from its first look at them on."""
+
+    def wrap(job: Callable[Concatenate[RunContext, P], R]) -> Callable[Concatenate[RunContext, P], R]:
+        @functools.wraps(job)
+        def locked(run: RunContext, *args: P.args, **kwargs: P.kwargs) -> R:
+            with run.locks.hold(*tables):
+                return job(run, *args, **kwargs)
+
+        return cast(Callable[Concatenate[RunContext, P], R], locked)
+
+    return wrap
 
 
 @contextmanager

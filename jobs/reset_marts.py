@@ -26,7 +26,8 @@ def reset_marts(run: RunContext) -> list[str]:
     for name, declaration in tables().items():
         mart = mart_table(run.spark, run.settings, declaration)
         if name not in RECORDED_TABLES and mart.exists():
-            mart.remove()
+            with run.locks.hold(f"marts/{name}"):
+                mart.remove()
             removed.append(name)
     log.info("reset: %s", ", ".join(removed) or "there are no marts")
     return removed

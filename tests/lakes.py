@@ -59,12 +59,14 @@ class Lake:
             # What another file brought before is a duplicate.
             table.append(rows.join(table.read().select(*KEY), list(KEY), "left_anti"))
         else:
-            (
-                table.merge(rows, SAME_KEY)
-                .whenMatchedUpdateAll()
-                .whenNotMatchedInsertAll()
-                .whenNotMatchedBySourceDelete(F.col("t._file_id") == file)
-                .execute()
+            table.merge(
+                rows,
+                SAME_KEY,
+                lambda merge: (
+                    merge.whenMatchedUpdateAll()
+                    .whenNotMatchedInsertAll()
+                    .whenNotMatchedBySourceDelete(F.col("t._file_id") == file)
+                ),
             )
 
     def staged(self, feed: Feed = LOGS) -> LakeTable:

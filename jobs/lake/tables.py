@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from pyspark.sql import types as T
 
 from jobs.errors import UserAnalyticsError
 from jobs.lake import folders
+from jobs.lake.locks import require_lock_not_lost
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
@@ -37,6 +38,7 @@ class LakeTable:
     def ensure(self) -> LakeTable:
         """Create the table, or add columns that were declared since. Any other difference stops the job."""
         if not self.exists():
+            require_lock_not_lost(self.uri)
             builder = DeltaTable.createIfNotExists(self.spark).location(self.uri).addColumns(self.schema)
             if self.partitioned_by:
                 builder = builder.partitionedBy(*self.partitioned_by)
@@ -45,6 +47,7 @@ class LakeTable:
         there = {f.name: f.dataType for f in self.read().schema}
         for column in self.schema:
             if column.name not in there:
+                require_lock_not_lost(self.uri)
                 self.spark.sql(
                     f"ALTER TABLE delta.`{self.uri}` ADD COLUMNS (`{column.name}` {column.dataType.simpleString()})"
                 )
@@ -56,8 +59,14 @@ class LakeTable:
                 )
         return self
 
+    def is_declared(self) -> bool:
+        """Whether the table has all declared columns already, as they are declared."""
+        there = {f.name: f.dataType.simpleString() for f in self.read().schema}
+        return all(there.get(c.name) == c.dataType.simpleString() for c in self.schema)
+
     def remove(self) -> None:
         """Remove the table with its history; one that is made later has another identity."""
+        require_lock_not_lost(self.uri)
         folders.remove(self.spark, self.uri)
         jvm: Any = self.spark.sparkContext._jvm
         path = jvm.org.apache.hadoop.fs.Path(self.uri)
@@ -89,6 +98,7 @@ class LakeTable:
 
     def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:
         """Append rows in one commit. With a source and version, the commit happens once however often it is tried."""
+        require_lock_not_lost(self.uri)
         writer = self._aligned(rows).write.format("delta").mode("append")
         if source is not None:
             writer = writer.option("txnAppId", source).option("txnVersion", str(version))
@@ -96,16 +106,20 @@ class LakeTable:
 
     def replace_where(self, rows: DataFrame, condition: str) -> None:
         """Replace the rows that fulfil a condition, in one commit."""
+        require_lock_not_lost(self.uri)
         self._aligned(rows).write.format("delta").mode("overwrite").option("replaceWhere", condition).save(
             self.uri
         )
 
-    def merge(self, rows: DataFrame, condition: str) -> Any:
-        """Begin a MERGE of rows, known as `s`, into this table, known as `t`."""
-        return DeltaTable.forPath(self.spark, self.uri).alias("t").merge(rows.alias("s"), condition)
+    def merge(self, rows: DataFrame, condition: str, clauses: Callable[[Any], Any]) -> None:
+        """MERGE rows, known as `s`, into this table, known as `t`, in one commit. clauses: adds what to do when."""
+        require_lock_not_lost(self.uri)
+        begun = DeltaTable.forPath(self.spark, self.uri).alias("t").merge(rows.alias("s"), condition)
+        clauses(begun).execute()
 
     def overwrite(self, rows: DataFrame, source: str, version: int) -> None:
         """Replace all rows in one commit, once."""
+        require_lock_not_lost(self.uri)
         writer = self._aligned(rows).write.format("delta").mode("overwrite")
         writer.option("txnAppId", source).option("txnVersion", str(version)).save(self.uri)
 
