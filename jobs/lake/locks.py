@@ -117,9 +117,10 @@ class TableLocks:
             done.set()
             if beating.is_alive():
                 beating.join(self.expiry_seconds)
-            for lock in reversed(taken):
+            for lock in taken:
                 _held.discard(lock)
                 del self._mine[lock.holder.table]
+            for lock in taken:
                 lock.release()
 
     def _take(self, table: str) -> Lock:
