@@ -33,6 +33,7 @@ def lake_contents(lake: Path) -> dict[str, Rows]:
 def delta_rows(table: Path) -> Rows:
     """The rows of a table's newest version, by its log alone."""
     files: dict[str, dict[str, Any]] = {}
+    columns: list[str] = []
     versions = sorted((table / "_delta_log").glob("*.json"))
     assert [int(file.stem) for file in versions] == list(range(len(versions))), (
         f"{table}: a version is missing"
@@ -45,10 +46,14 @@ def delta_rows(table: Path) -> Rows:
                 files[added["path"]] = added["partitionValues"]
             elif removed := action.get("remove"):
                 files.pop(removed["path"], None)
+            elif metadata := action.get("metaData"):
+                columns = [field["name"] for field in json.loads(metadata["schemaString"])["fields"]]
     rows = []
     for path, partition in files.items():
         for row in pq.ParquetFile(table / path).read().to_pylist():
-            rows.append(_text({**row, **partition}))
+            # Files also hold columns of the change data feed.
+            whole = {**row, **partition}
+            rows.append(_text({name: whole.get(name) for name in columns}))
     return sorted(rows)
 
 

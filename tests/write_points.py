@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from pyspark.sql import DataFrameWriter, SparkSession
 
 import jobs.context
 import jobs.warehouse.postgres as postgres_module
+from jobs import cli
 from jobs.lake import folders
 from jobs.lake.locks import process_name
 from jobs.lake.objects import LocalStore, S3Store
@@ -158,6 +160,12 @@ def dying(points: WritePoints) -> Iterator[None]:
         yield
 
 
-def kill_this_process() -> None:
-    """What the kernel does when memory is short, and a user who is in a hurry."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def main(arguments: list[str]) -> int:
+    """`python -m tests.write_points N COMMAND …`: run a command, killed by the kernel at its N-th write."""
+    with pytest.MonkeyPatch.context() as patch:
+        WritePoints(int(arguments[0]), lambda: os.kill(os.getpid(), signal.SIGKILL)).install(patch)
+        return cli.main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

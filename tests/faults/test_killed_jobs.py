@@ -1,12 +1,11 @@
 """Every job, ended at each of its writes and run again, must leave what a clean run leaves, row by row.
 
-Each case starts from a copy of the same lake. The process "ends" by an exception that no job catches, after which it can
-write nothing more, not even give a lock back. `make test` looks at every n-th write, `make test-faults` at each.
+Each case starts from a copy of the same lake. The process "ends" by an exception that no job catches, after which it
+can write nothing more, not even give a lock back. `make test` looks at every n-th write, `make test-faults` at each.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from jobs.build_users import build_users
 from jobs.context import RunContext
 from jobs.feeds import FEEDS
 from jobs.generate_customer_orders import generate_customer_orders
-from jobs.generate_samples import make_samples
 from jobs.geolocation.base import Location
 from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.staging import stage
@@ -38,7 +36,7 @@ from jobs.train_segments import train_segments
 from jobs.upload_files import upload
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lake_contents import Rows, differences, lake_contents, warehouse_contents
-from tests.lakes import Lake
+from tests.lakes import Lake, deliver
 from tests.write_points import Killed, WritePoints, dying
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
@@ -69,27 +67,6 @@ STAGES: dict[str, Job] = {
     f"stage {name}": lambda run, feed=feed: stage(run, feed, max_rejected_share=1.0)  # type: ignore[misc]
     for name, feed in FEEDS.items()
 }
-
-
-def deliver(lake: Path, delivery: int) -> None:
-    """Raw files of each feed: a first delivery, then a correction of it and a file more."""
-    for first, second in zip(make_samples(7, 0.001), make_samples(8, 0.001), strict=True):
-        folder = lake / "raw" / first.name
-        folder.mkdir(parents=True, exist_ok=True)
-        file, content = first.files[0].name, first.files[0].content
-        if delivery == 1:
-            (folder / file).write_bytes(content)
-            continue
-        (folder / f"more-{file}").write_bytes(second.files[0].content)
-        if first.name == "logs":
-            # An array, of which an event leaves.
-            corrected = json.dumps(json.loads(content)[1:]).encode()
-        elif first.name == "reviews":
-            corrected = content.replace(b"film", b"movie")
-        else:
-            corrected = b"".join(content.splitlines(keepends=True)[:-3])
-        assert corrected != content
-        (folder / file).write_bytes(corrected)
 
 
 @dataclass
