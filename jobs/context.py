@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
+from botocore.exceptions import BotoCoreError, ClientError
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -136,8 +138,12 @@ def job_main(body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         log.error("stopped; run it again to go on")
         return 130
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         log.error("error: Spark: %s", root_cause(error))
+        log.debug("", exc_info=True)
+        return 1
+    except (BotoCoreError, ClientError) as error:
+        log.error("error: LAKE_URI: the object store: %s", error)
         log.debug("", exc_info=True)
         return 1
 

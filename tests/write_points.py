@@ -33,10 +33,15 @@ class Killed(BaseException):
 
 
 class WritePoints:
-    """Counts writes by what they do; at `die_at` (from 1) calls `die` in place of the write."""
+    """Counts writes by what they do; before write `die_at` (from 1) calls `die`, after which nothing is written.
 
-    def __init__(self, die_at: int | None = None, die: Callable[[], None] | None = None) -> None:
-        self.die_at, self.die = die_at, die or self._raise
+    outlives_it: `die` does harm to something else, and the process goes on.
+    """
+
+    def __init__(
+        self, die_at: int | None = None, die: Callable[[], None] | None = None, outlives_it: bool = False
+    ) -> None:
+        self.die_at, self.die, self.outlives_it = die_at, die or self._raise, outlives_it
         self.names: list[str] = []
         self.dead = False
 
@@ -46,7 +51,7 @@ class WritePoints:
             raise Killed(name)
         self.names.append(name)
         if len(self.names) == self.die_at:
-            self.dead = True
+            self.dead = not self.outlives_it
             self.die()
         return write()
 
