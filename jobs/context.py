@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import re
 import signal
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,6 +30,7 @@ from jobs.settings import Settings
 from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
 
+DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -168,16 +171,19 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost message of an error, in one line, without a stack trace."""
+    """The innermost message of an error, in one line, without a stack trace; with the file that outer ones name."""
     java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
-    cause = None
+    messages = []
     try:
         while java is not None:
-            cause, java = java, java.getCause()
+            messages.append(str(java.getMessage()))
+            java = java.getCause()
     except Exception:  # not a Java exception after all
-        cause = None
-    text = str(cause.getMessage() if cause is not None else error) or type(error).__name__
-    return next((line.strip() for line in text.splitlines() if line.strip()), text)[:500]
+        messages.clear()
+    text = (messages or [str(error)])[-1] or type(error).__name__
+    line = next((line.strip() for line in text.splitlines() if line.strip()), text)[:500]
+    file = next((found[0] for message in messages if (found := DATA_FILE.search(message))), None)
+    return line if file is None or Path(file).name in line else f"{line} (in {file})"
 
 
 def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:

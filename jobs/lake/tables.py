@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.context import root_cause
 from jobs.errors import UserAnalyticsError
 from jobs.lake import folders
 from jobs.lake.locks import require_lock_not_lost
@@ -33,7 +34,8 @@ class LakeTable:
     comment: str = ""
 
     def exists(self) -> bool:
-        return DeltaTable.isDeltaTable(self.spark, self.uri)
+        with self._named():
+            return DeltaTable.isDeltaTable(self.spark, self.uri)
 
     def ensure(self) -> LakeTable:
         """Create the table, or add columns that were declared since. Any other difference stops the job."""
@@ -75,8 +77,10 @@ class LakeTable:
     def read(self, version: int | None = None) -> DataFrame:
         reader = self.spark.read.format("delta")
         if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.load(self.uri)
+            # One that is gone is no defect; callers know what to do without it.
+            return reader.option("versionAsOf", version).load(self.uri)
+        with self._named():
+            return reader.load(self.uri)
 
     def version(self) -> int:
         """The newest version's number."""
@@ -163,8 +167,19 @@ class LakeTable:
         # Delta's Python interface does not show transaction identifiers; its JVM interface does.
         jvm: Any = self.spark.sparkContext._jvm
         none = getattr(getattr(jvm.scala, "None$"), "MODULE$")
-        log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.uri)
-        return log.update(False, none, none)
+        with self._named():
+            log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.uri)
+            return log.update(False, none, none)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A log that cannot be read is an error that says of which table; Delta's own does not."""
+        try:
+            yield
+        except GONE as error:
+            raise UserAnalyticsError(
+                f"{self.uri}: its Delta log cannot be read: {root_cause(error)}"
+            ) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,18 +17,25 @@ pytestmark = pytest.mark.spark
 TABLE = "staging/logs"
 
 
-def newest(folder: Path, pattern: str) -> Path:
-    return max(folder.glob(pattern), key=lambda file: (file.stat().st_mtime_ns, file.name))
+def newest_version(table: Path) -> Path:
+    return max((table / "_delta_log").glob("*.json"))
+
+
+def newest_data(table: Path) -> Path:
+    """The file that the newest version added."""
+    actions = map(json.loads, newest_version(table).read_text().splitlines())
+    [path] = [action["add"]["path"] for action in actions if "add" in action]
+    return table / path
 
 
 def cut_log(table: Path) -> Path:
-    file = newest(table / "_delta_log", "*.json")
+    file = newest_version(table)
     file.write_bytes(file.read_bytes()[:-40])
     return file
 
 
 def garbage_log(table: Path) -> Path:
-    file = newest(table / "_delta_log", "*.json")
+    file = newest_version(table)
     file.write_text("garbage\n")
     return file
 
@@ -39,19 +47,19 @@ def gap_in_log(table: Path) -> Path:
 
 
 def missing_data(table: Path) -> Path:
-    file = newest(table, "*.parquet")
+    file = newest_data(table)
     file.unlink()
     return file
 
 
 def cut_data(table: Path) -> Path:
-    file = newest(table, "*.parquet")
+    file = newest_data(table)
     file.write_bytes(file.read_bytes()[:-200])
     return file
 
 
 def flipped_data(table: Path) -> Path:
-    file = newest(table, "*.parquet")
+    file = newest_data(table)
     content = bytearray(file.read_bytes())
     # The head of the first column's pages.
     content[4:60] = bytes(byte ^ 0xFF for byte in content[4:60])
