@@ -85,7 +85,10 @@ def _tasks(spark: SparkSession) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "  ") -> str:
-    """A plain text table; numbers stand to the right, None is shown as a dash."""
+    """A plain text table; numbers stand to the right, None is shown as a dash.
+
+    Digits are grouped from 10,000 on, so that a year reads as a year.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
     right = [
@@ -104,10 +107,13 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, (int, float)):
+        grouping = "," if abs(value) >= 10_000 else ""
+        return (
+            f"{value:{grouping}}"
+            if isinstance(value, int)
+            else f"{value:{grouping}.3f}".rstrip("0").rstrip(".")
+        )
     text = str(value).replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "..."
 

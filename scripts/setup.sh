@@ -194,17 +194,28 @@ case "${1:-}" in
   *) stop "unknown argument $1: expected dev, bench, airflow, or nothing" ;;
 esac
 
-# Spark's launchers read this file, in every way a session is started: the Java that
-# was checked above, whatever `java` on PATH may be, and this environment's Python.
+# Spark's launchers read this file, in every way a session is started: the Java that was checked above, whatever `java`
+# on PATH may be, this environment's Python, and Spark's own log in a file, unless a submission says otherwise.
+# The stored classes (jars/share_classes.py) serve only where no folder with files is on the class path, as Spark's conf
+# is; an empty one stands in for it until somebody puts a file of their own there.
 spark=$(echo .venv/lib/python3*/site-packages/pyspark)
-mkdir -p "$spark/conf"
+mkdir -p "$spark/conf" "$spark/no-conf"
 cat >"$spark/conf/spark-env.sh" <<END
 if [ -x "$java_home/bin/java" ]; then export JAVA_HOME="$java_home"; fi
 export PYSPARK_PYTHON="\${PYSPARK_PYTHON:-$PWD/.venv/bin/python}"
+if [ "\$(ls "$PWD/$spark/conf")" = spark-env.sh ]; then
+  options="-Dlog4j2.configurationFile='file:$PWD/jobs/log4j2.properties' -DlogFile='$PWD/var/logs/spark.log'"
+  case "\${SPARK_SUBMIT_OPTS:-}" in
+    *ArchiveClassesAtExit*) ;;
+    *) options="-XX:SharedArchiveFile='$PWD/$spark/shared-classes.jsa' -Xlog:disable -Xlog:all=error:stderr \$options" ;;
+  esac
+  export SPARK_CONF_DIR="$PWD/$spark/no-conf" SPARK_SUBMIT_OPTS="\$options \${SPARK_SUBMIT_OPTS:-}"
+fi
 END
 # PySpark's own find-spark-home asks the `python3` on PATH, which knows no PySpark unless
 # .venv is activated; with this, .venv/bin/spark-submit works without.
 echo "export SPARK_HOME=\"\${SPARK_HOME:-$PWD/$spark}\"" >.venv/bin/find-spark-home
 
 JAVA_HOME=$java_home .venv/bin/python jars/fetch.py
+JAVA_HOME=$java_home .venv/bin/python jars/share_classes.py
 say "ready: $(.venv/bin/python --version), Java at $java_home"

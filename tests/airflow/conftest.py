@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyspark
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,13 +45,6 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     subprocess.run([str(ROOT / "scripts" / "setup.sh"), "airflow"], check=True)
     subprocess.run([sys.executable, str(ROOT / "scripts" / "package.py")], check=True)
     home = tmp_path_factory.mktemp("airflow")
-    # Spark as the project sets it up, with fewer partitions: a task of no rows costs as much as one with some.
-    spark = home / "spark"
-    shutil.copytree(Path(pyspark.__file__).parent / "conf", spark)
-    (spark / "spark-defaults.conf").write_text(
-        "spark.driver.memory 800m\nspark.sql.shuffle.partitions 2\nspark.ui.enabled false\n"
-        "spark.driver.extraJavaOptions -XX:+UseParallelGC -XX:TieredStopAtLevel=1 -Duser.timezone=UTC\n"
-    )
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -65,7 +56,10 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
             **inherited,
             # Spark's programs first: Airflow's environment has a spark-submit of its own, without jars.
             "PATH": f"{Path(sys.executable).parent}:{PROGRAMS}:{os.environ['PATH']}",
-            "SPARK_CONF_DIR": str(spark),
+            # Fewer partitions than usual: a task of no rows costs as much as one with some.
+            "SPARK_DRIVER_MEMORY": "800m",
+            "SPARK_SUBMIT_OPTS": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -Duser.timezone=UTC "
+            "-Dspark.sql.shuffle.partitions=2 -Dspark.ui.enabled=false",
             "SPARK_LOCAL_IP": "127.0.0.1",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),

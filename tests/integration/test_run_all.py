@@ -260,6 +260,8 @@ def test_spark_submit_on_an_object_store_gives_the_same(
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         assert minio.secret_key not in done.stderr + done.stdout
+        # Spark's own log is in a file.
+        assert " INFO " not in done.stderr
     for table in ("dim_users", "dim_actions", "dim_devices", "dim_locations", "fact_user_actions"):
         rows = query(remote, f"SELECT * FROM {table} ORDER BY 1")
         assert rows == query(local, f"SELECT * FROM {table} ORDER BY 1")

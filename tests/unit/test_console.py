@@ -14,7 +14,7 @@ def test_a_table_has_numbers_on_the_right_and_dashes_for_nothing() -> None:
         "  feed                rows  seconds  new",
         "  ----------------  ------  -------  ---",
         "  logs              20,336      1.5  yes",
-        "  reviews and more       -    1,234    -",
+        "  reviews and more       -     1234    -",
     ]
 
 
