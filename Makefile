@@ -9,7 +9,7 @@ DATA ?=
 # More arguments for pytest, e.g. make test ARGS='-k ledger'
 ARGS ?=
 
-.PHONY: help setup setup-dev setup-airflow run psql up down logs ps trigger test-stack test test-fast check lint format typecheck package bench lock lock-jars clean distclean
+.PHONY: help setup setup-dev setup-airflow run psql up down logs ps trigger test-stack test test-fast test-faults check lint format typecheck package bench lock lock-jars clean distclean
 
 help: ## Show this list
 	@echo 'user-analytics: raw files to a star schema in PostgreSQL'
@@ -55,7 +55,10 @@ test: setup-airflow check ## Lint, types, SQL format, then all tests, with cover
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
 test-fast: setup-dev ## Tests that need no service
-	$(BIN)/python -m pytest -m 'not integration' $(ARGS)
+	$(BIN)/python -m pytest -m 'not integration and not faults' $(ARGS)
+
+test-faults: setup-dev ## Kill every job at every write, by exceptions and by SIGKILL, and compare with clean runs
+	$(BIN)/python -m pytest tests/faults -m faults -s $(ARGS)
 
 check: lint typecheck
 

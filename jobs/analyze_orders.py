@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from jobs.build_customer_orders import MART as CUSTOMER_ORDERS
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.lake.marts import bring_to, declared, mart_table, source_mark
 from jobs.lake.results import write_result
 from jobs.runs import recorded
@@ -25,6 +25,7 @@ MART = "order_analysis"
 RESULT = "analysis_results.json"
 
 
+@writes(f"marts/{MART}")
 def analyze_orders(run: RunContext) -> bool:
     """Bring order_analysis and its JSON file up to customer_orders. Gives whether there was anything to do."""
     orders = mart_table(run.spark, run.settings, declared(CUSTOMER_ORDERS))

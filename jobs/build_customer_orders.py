@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.enrich_customers import enrich_customers, staged
+from jobs.lake.intermediates import FOLDER as WORK
 from jobs.lake.marts import bring_to, declared, mart_table
 from jobs.measure_orders import measure_orders
 from jobs.runs import recorded
@@ -26,6 +27,7 @@ from jobs.transforms.customers import customer_orders
 MART = "customer_orders"
 
 
+@writes(f"marts/{MART}", WORK)
 def build_customer_orders(run: RunContext) -> bool:
     """Bring customer_orders up to the present staged customers and orders. Gives whether there was anything to do."""
     source = staged(run)

@@ -21,7 +21,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.events import EVENTS
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
@@ -34,6 +34,7 @@ from jobs.transforms.keys import KEY
 MART = "events"
 
 
+@writes(f"marts/{MART}")
 def build_events(run: RunContext, month: str | None = None, detail: list[str] | None = None) -> bool:
     """Bring events up to the present version of staged events. Gives whether there was anything to do.
 

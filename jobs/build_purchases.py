@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.purchases import PURCHASES
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
@@ -26,6 +26,7 @@ from jobs.transforms.purchases import user_purchases
 MART = "user_purchase"
 
 
+@writes(f"marts/{MART}")
 def build_purchases(run: RunContext) -> bool:
     """Bring user_purchase up to the present version of staged purchases. Gives whether there was anything to do."""
     purchases = staging_table(run.spark, run.settings, PURCHASES)

@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.reviews import REVIEWS
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
@@ -38,6 +38,7 @@ MODEL_PROPERTY = "userAnalytics.scoredBy"
 SCORED_BY = f"{REVIEWS.name} scored by "
 
 
+@writes(f"marts/{MART}")
 def build_review_features(run: RunContext, wanted: str = "latest") -> bool:
     """Bring movie_review up to the present version of staged reviews and the wanted model. Gives whether it changed."""
     reviews = staging_table(run.spark, run.settings, REVIEWS)

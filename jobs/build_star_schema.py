@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.logs import LOGS
 from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table, source_mark
 from jobs.lake.staging import staging_table
@@ -31,6 +31,7 @@ from jobs.transforms.star_schema import DIMENSIONS, Dimension, dimension_members
 FACT = "fact_user_actions"
 
 
+@writes("marts/fact_user_actions", *(f"marts/{dimension.table}" for dimension in DIMENSIONS))
 def build_star_schema(run: RunContext) -> bool:
     """Bring dimensions and facts up to the present version of staged logs. Gives whether there was anything to do."""
     logs = staging_table(run.spark, run.settings, LOGS)
@@ -88,7 +89,11 @@ def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:
     facts = mart_table(run.spark, run.settings, declared(FACT)).read()
     used = facts.select(dimension.key).where(F.col(dimension.key).isNotNull()).distinct()
     if not table.read().join(used, dimension.key, "left_anti").isEmpty():
-        table.merge(used, f"s.{dimension.key} = t.{dimension.key}").whenNotMatchedBySourceDelete().execute()
+        table.merge(
+            used,
+            f"s.{dimension.key} = t.{dimension.key}",
+            lambda merge: merge.whenNotMatchedBySourceDelete(),
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

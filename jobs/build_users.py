@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.errors import UserAnalyticsError
 from jobs.feeds.users import USERS
 from jobs.geolocation.cache import LocationCache, with_locations
@@ -33,6 +33,7 @@ from jobs.transforms.keys import KEY
 from jobs.transforms.users import users, users_history
 
 
+@writes("marts/users", "marts/users_history")
 def build_users(run: RunContext) -> bool:
     """Bring users and users_history up to the present version of staged users. Gives whether there was anything new."""
     staged = staging_table(run.spark, run.settings, USERS)

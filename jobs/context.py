@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import re
 import signal
 import threading
 import time
@@ -12,16 +14,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
+from botocore.exceptions import BotoCoreError, ClientError
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from jobs.console import configure_logging, log
 from jobs.errors import UserAnalyticsError
+from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.settings import Settings
-from jobs.spark import SMALL_LAKE_BYTES, get_session
+from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
+
+DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,18 @@ class RunContext:
     steps: list[Step] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     refused: bool = False
+    locks: TableLocks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.locks = TableLocks(
+            self.store,
+            self.settings.lake_uri,
+            self.command,
+            self.run_id,
+            self.settings.lock_wait_seconds,
+            processes=lambda: [process_name(pid) for pid in (os.getpid(), jvm_pid(self.spark))],
+            on_lost=lambda: self.spark.sparkContext.cancelAllJobs(),
+        )
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -61,6 +84,22 @@ class RunContext:
             self.steps.append(
                 Step(name, began, round(time.monotonic() - clock, 3), outcome, "; ".join(detail))
             )
+
+
+def writes(
+    *tables: str,
+) -> Callable[[Callable[Concatenate[RunContext, P], R]], Callable[Concatenate[RunContext, P], R]]:
+    """Make a function of a run hold the locks of the tables that it writes, from its first look at them on."""
+
+    def wrap(job: Callable[Concatenate[RunContext, P], R]) -> Callable[Concatenate[RunContext, P], R]:
+        @functools.wraps(job)
+        def locked(run: RunContext, *args: P.args, **kwargs: P.kwargs) -> R:
+            with run.locks.hold(*tables):
+                return job(run, *args, **kwargs)
+
+        return cast(Callable[Concatenate[RunContext, P], R], locked)
+
+    return wrap
 
 
 @contextmanager
@@ -102,8 +141,12 @@ def job_main(body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         log.error("stopped; run it again to go on")
         return 130
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         log.error("error: Spark: %s", root_cause(error))
+        log.debug("", exc_info=True)
+        return 1
+    except (BotoCoreError, ClientError) as error:
+        log.error("error: LAKE_URI: the object store: %s", error)
         log.debug("", exc_info=True)
         return 1
 
@@ -128,16 +171,19 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 def root_cause(error: BaseException) -> str:
-    """The innermost message of an error, in one line, without a stack trace."""
+    """The innermost message of an error, in one line, without a stack trace; with the file that outer ones name."""
     java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
-    cause = None
+    messages = []
     try:
         while java is not None:
-            cause, java = java, java.getCause()
+            messages.append(str(java.getMessage()))
+            java = java.getCause()
     except Exception:  # not a Java exception after all
-        cause = None
-    text = str(cause.getMessage() if cause is not None else error) or type(error).__name__
-    return next((line.strip() for line in text.splitlines() if line.strip()), text)[:500]
+        messages.clear()
+    text = (messages or [str(error)])[-1] or type(error).__name__
+    line = next((line.strip() for line in text.splitlines() if line.strip()), text)[:500]
+    file = next((found[0] for message in messages if (found := DATA_FILE.search(message))), None)
+    return line if file is None or Path(file).name in line else f"{line} (in {file})"
 
 
 def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:

@@ -29,6 +29,14 @@ class RejectedShareExceeded(UserAnalyticsError):
     exit_code = 3
 
 
+class TableLocked(UserAnalyticsError):
+    """Another run writes a table, and did not end in the time that this one may wait."""
+
+
+class LockLost(UserAnalyticsError):
+    """A table's lock is not ours any more: another run may be writing the table, so this one must not."""
+
+
 class KeyCollision(UserAnalyticsError):
     """Two different entities got the same key; the job stops instead of merging them."""
 

@@ -21,16 +21,22 @@ from jobs.samples.customers import make_customer_orders
 from jobs.settings import Settings
 from jobs.upload_files import upload
 
+FEEDS = ("customers", "orders")
+FILE = "generated.csv"
+
 
 def generate_customer_orders(store: ObjectStore, seed: int = 7) -> bool:
     """Generate and upload, unless customers or orders were delivered. Gives whether it did."""
-    if any(True for feed in ("customers", "orders") for _ in store.list(f"raw/{feed}")):
+    there = {file.path for feed in FEEDS for file in store.list(f"raw/{feed}")}
+    generated = {f"raw/{feed}/{FILE}" for feed in FEEDS}
+    # One of the two is there when a run died between them.
+    if there - generated or there == generated:
         log.info("customers and orders: there are files, nothing is generated")
         return False
     with tempfile.TemporaryDirectory() as folder:
         for feed in make_customer_orders(seed, 1.0):
             for file in feed.files:
-                path = Path(folder) / feed.name / "generated.csv"
+                path = Path(folder) / feed.name / FILE
                 path.parent.mkdir()
                 path.write_bytes(file.content)
                 upload(store, feed.name, [path])

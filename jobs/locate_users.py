@@ -21,7 +21,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.geolocation import cache_days, open_provider
 from jobs.geolocation.addresses import public_address, reason
 from jobs.geolocation.base import Location, Provider, ProviderUnavailable
@@ -35,6 +35,7 @@ SOURCE = "ip_addresses"
 BATCHES_PER_COMMIT = 15
 
 
+@writes("marts/users", "geolocation/ip_addresses")
 def locate_users(run: RunContext, provider: Provider | None = None) -> bool:
     """Fill the location columns of users. Gives whether any changed.
 

@@ -23,6 +23,7 @@ from jobs.lake.quarantine import quarantine_table
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.publish import lake_table
+from jobs.runs import lock_of
 from jobs.settings import Settings
 from jobs.warehouse.declarations import tables
 
@@ -51,7 +52,7 @@ def maintain(run: RunContext, keep_days: int) -> None:
         if not table.exists():
             continue
         name = table.uri.removeprefix(run.settings.lake_uri + "/")
-        with heartbeat(run.spark, name):
+        with run.locks.hold(lock_of(run, table)), heartbeat(run.spark, name):
             delta = DeltaTable.forPath(run.spark, table.uri)
             metrics = delta.optimize().executeCompaction().collect()[0].metrics
             delta.vacuum(keep_days * 24)

@@ -25,7 +25,7 @@ from jobs.errors import UserAnalyticsError
 from jobs.lake.ledger import Ledger
 from jobs.lake.marts import chosen_columns, mart_table
 from jobs.lake.tables import GONE, LakeTable
-from jobs.runs import RECORDED_TABLES, RUN_TABLES, record_new_columns, recorded, run_table
+from jobs.runs import RECORDED_TABLES, RUN_TABLES, lock_of, record_new_columns, recorded, run_table
 from jobs.settings import Settings
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import ROW_COUNT, Check, Load, Measures, Plan, Published, Warehouse
@@ -50,7 +50,9 @@ def publish(run: RunContext, warehouse: Warehouse, names: Sequence[str] | None =
     sources = lake_tables(run, names)
     # A column that was declared since the mart was last built is added to it first.
     for _, source in sources.values():
-        source.ensure()
+        if not source.is_declared():
+            with run.locks.hold(lock_of(run, source)):
+                source.ensure()
     with warehouse.publishing() as publication:
         published = publication.published
         loads = pending_loads(sources, published)

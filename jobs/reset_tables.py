@@ -6,7 +6,7 @@ Outputs:  a feed: the ledger says `forgotten` of its files, its staged and its r
           run reads all of `raw/FEED` again. A table: its Delta tables are gone, and the next run builds them from all
           that is staged. Either way marts and warehouse end as they were, but for files that are no longer in `raw/`;
           these are named before. The warehouse keeps what it has until the next publication.
-Re-run:   safe at any time, also after a kill. Do not run it beside another job on the same feed.
+Re-run:   safe at any time, also after a kill. Waits for other jobs that write the same tables.
 Exit:     1 when the answer is no; 2 when there is nobody to ask and --yes is missing.
 Example:  user-analytics reset logs
 """
@@ -79,16 +79,19 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
     The ledger comes first: after a kill between any two of the commits the next run reads all files again.
     """
     ledger = Ledger(run.spark, run.settings)
-    history = ledger.history(feed.name)
-    batch = 1 + max((entry.batch for entry in history), default=0)
-    current = {entry.path: entry for entry in history}
-    known = [entry for entry in current.values() if entry.status != FORGOTTEN]
-    ledger.write(_forgotten(run, entry, batch) for entry in known)
-    quarantine = quarantine_table(run.spark, run.settings)
-    if quarantine.exists():
-        nothing = run.spark.createDataFrame([], SCHEMA)
-        quarantine.replace_where(nothing, f"feed = '{feed.name}'")
-    staging_table(run.spark, run.settings, feed).remove()
+    with run.locks.hold(f"staging/{feed.name}"):
+        history = ledger.history(feed.name)
+        batch = 1 + max((entry.batch for entry in history), default=0)
+        current = {entry.path: entry for entry in history}
+        known = [entry for entry in current.values() if entry.status != FORGOTTEN]
+        with run.locks.hold("staging/_ingested_files"):
+            ledger.write(_forgotten(run, entry, batch) for entry in known)
+        quarantine = quarantine_table(run.spark, run.settings)
+        if quarantine.exists():
+            nothing = run.spark.createDataFrame([], SCHEMA)
+            with run.locks.hold("staging/_quarantine"):
+                quarantine.replace_where(nothing, f"feed = '{feed.name}'")
+        staging_table(run.spark, run.settings, feed).remove()
     log.info("reset: %d files of %s forgotten", len(known), feed.name)
     return len(known)
 

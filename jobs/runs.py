@@ -18,6 +18,8 @@ from jobs.settings import Settings
 from jobs.warehouse.declarations import Column, tables
 
 RUN_TABLES = ("etl_runs", "etl_steps", "etl_checks", "etl_schema_changes")
+# Below it the run tables; all of them have one lock.
+FOLDER = "runs"
 RECORDED_TABLES = (*RUN_TABLES, "etl_files")
 
 
@@ -25,8 +27,14 @@ def run_table(spark: SparkSession, settings: Settings, name: str) -> LakeTable:
     """`runs/<name>`, with the schema that `sql/<name>.sql` declares."""
     declaration = tables()[name]
     return LakeTable(
-        spark, settings.lake_path("runs", name), declaration.spark_schema(), comment=declaration.comment
+        spark, settings.lake_path(FOLDER, name), declaration.spark_schema(), comment=declaration.comment
     )
+
+
+def lock_of(run: RunContext, table: LakeTable) -> str:
+    """The name of a table's lock: the table's path in the lake, except that run tables have one in common."""
+    path = table.uri.removeprefix(f"{run.settings.lake_uri}/")
+    return FOLDER if path.startswith(f"{FOLDER}/") else path
 
 
 @contextmanager
@@ -51,16 +59,17 @@ def recorded(run: RunContext) -> Iterator[None]:
 
 def record_new_columns(run: RunContext, columns: Mapping[str, Sequence[Column]]) -> None:
     """Append the columns that are about to be added to published tables to `etl_schema_changes`, each once."""
-    table = run_table(run.spark, run.settings, "etl_schema_changes").ensure()
-    noted = {(row.table_name, row.column_name) for row in table.read().collect()}
-    rows = [
-        (name, column.name, column.type.sql(), run.run_id, datetime.now(UTC))
-        for name, added in columns.items()
-        for column in added
-        if (name, column.name) not in noted
-    ]
-    if rows:
-        table.append(run.spark.createDataFrame(rows, table.schema).coalesce(1))
+    with run.locks.hold(FOLDER):
+        table = run_table(run.spark, run.settings, "etl_schema_changes").ensure()
+        noted = {(row.table_name, row.column_name) for row in table.read().collect()}
+        rows = [
+            (name, column.name, column.type.sql(), run.run_id, datetime.now(UTC))
+            for name, added in columns.items()
+            for column in added
+            if (name, column.name) not in noted
+        ]
+        if rows:
+            table.append(run.spark.createDataFrame(rows, table.schema).coalesce(1))
 
 
 def _record(run: RunContext, outcome: str) -> None:
@@ -76,7 +85,8 @@ def _record(run: RunContext, outcome: str) -> None:
             for c in run.checks
         ],
     }
-    for name, values in rows.items():
-        if values:
-            table = run_table(run.spark, run.settings, name).ensure()
-            table.append(run.spark.createDataFrame(values, table.schema).coalesce(1))
+    with run.locks.hold(FOLDER):
+        for name, values in rows.items():
+            if values:
+                table = run_table(run.spark, run.settings, name).ensure()
+                table.append(run.spark.createDataFrame(values, table.schema).coalesce(1))

@@ -28,6 +28,7 @@ class Settings:
     started for the run.
     schema: the schema of PostgreSQL that tables and views stand in; on BigQuery they stand in the dataset.
     drop_secrets: columns that a feed declares secret are not read, and in no table.
+    lock_wait_seconds: how long to wait for a table that another run writes.
     s3_*: endpoint, keys and region of the object store; None lets the AWS chain decide.
     """
 
@@ -43,6 +44,7 @@ class Settings:
     driver_memory: str = "2g"
     log_folder: str = "var/logs"
     drop_secrets: bool = False
+    lock_wait_seconds: float = 600.0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -68,6 +70,7 @@ class Settings:
             driver_memory=get("SPARK_DRIVER_MEMORY") or "2g",
             log_folder=str(Path(get("LOG_FOLDER") or "var/logs").absolute()),
             drop_secrets=_drop_secrets(get("SECRET_COLUMNS") or "keep"),
+            lock_wait_seconds=_seconds("LOCK_WAIT_SECONDS", get("LOCK_WAIT_SECONDS") or "600"),
         )
 
     @property
@@ -136,6 +139,14 @@ def _drop_secrets(value: str) -> bool:
     if value not in ("keep", "drop"):
         raise ConfigurationError(f"SECRET_COLUMNS={value!r}: choose keep or drop")
     return value == "drop"
+
+
+def _seconds(name: str, value: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d+)?", value):
+        raise ConfigurationError(
+            f"{name}={value!r}: expected a number of seconds, such as 600; 0 does not wait"
+        )
+    return float(value)
 
 
 def _schema(value: str) -> str:

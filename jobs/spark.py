@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -83,6 +84,12 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         spark.conf.set("spark.sql.codegen.wholeStage", "false")
     _configure_object_store(spark, settings)
     return spark
+
+
+def jvm_pid(spark: SparkSession) -> int:
+    """The number of the process that Spark's driver runs in: it outlives a Python that was killed for a moment."""
+    jvm: Any = spark.sparkContext._jvm
+    return int(jvm.java.lang.ProcessHandle.current().pid())
 
 
 def _configure_object_store(spark: SparkSession, settings: Settings) -> None:

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.enrich_customers import enrich_customers, staged
+from jobs.lake.intermediates import FOLDER as WORK
 from jobs.lake.results import read_result, write_result
 from jobs.models.segments import train_and_measure
 from jobs.runs import recorded
@@ -25,6 +26,7 @@ RESULT = "model_results.json"
 SEED = 7
 
 
+@writes(WORK)
 def train_segments(run: RunContext, seed: int = SEED) -> bool:
     """Train on the present customers and write the results. Gives whether there was anything to do."""
     source = staged(run)

@@ -29,7 +29,7 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 # What a developer has set for real work must not reach a test.
 CLEARED_PREFIXES = (
-    *("AWS_", "PG", "WAREHOUSE_", "LAKE_", "SPARK_", "LOG_", "BIGQUERY_", "GOOGLE_", "GCLOUD_"),
+    *("AWS_", "PG", "WAREHOUSE_", "LAKE_", "SPARK_", "LOCK_", "LOG_", "BIGQUERY_", "GOOGLE_", "GCLOUD_"),
     *("GEOLOCATION_", "SECRET_"),
 )
 CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR")
@@ -126,16 +126,20 @@ def bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmula
 
 
 @pytest.fixture
-def make_database(postgres: str) -> Iterator[Callable[[], str]]:
-    """A function that makes a new, empty database and gives its address."""
+def make_database(postgres: str) -> Iterator[Callable[..., str]]:
+    """A function that makes a new, empty database, or a copy of the one at an address, and gives its address."""
     made: list[str] = []
     connection = psycopg2.connect(postgres)
     connection.autocommit = True
 
-    def make() -> str:
+    def make(like: str = "template1") -> str:
         name = f"test_{uuid.uuid4().hex[:12]}"
         with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            cursor.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(like.rsplit("/", 1)[-1])
+                )
+            )
         made.append(name)
         return postgres.rsplit("/", 1)[0] + f"/{name}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pyspark.sql import functions as F
 from jobs.context import RunContext
 from jobs.feeds.declaration import Feed
 from jobs.feeds.logs import LOGS
+from jobs.generate_samples import make_samples
 from jobs.lake.marts import declared, mart_table
 from jobs.lake.objects import LocalStore
 from jobs.lake.staging import SAME_KEY, staging_table
@@ -59,12 +61,14 @@ class Lake:
             # What another file brought before is a duplicate.
             table.append(rows.join(table.read().select(*KEY), list(KEY), "left_anti"))
         else:
-            (
-                table.merge(rows, SAME_KEY)
-                .whenMatchedUpdateAll()
-                .whenNotMatchedInsertAll()
-                .whenNotMatchedBySourceDelete(F.col("t._file_id") == file)
-                .execute()
+            table.merge(
+                rows,
+                SAME_KEY,
+                lambda merge: (
+                    merge.whenMatchedUpdateAll()
+                    .whenNotMatchedInsertAll()
+                    .whenNotMatchedBySourceDelete(F.col("t._file_id") == file)
+                ),
             )
 
     def staged(self, feed: Feed = LOGS) -> LakeTable:
@@ -116,6 +120,27 @@ class Lake:
         table = self.mart(name)
         rows, only_inserts = table.changes(since, table.version(), declared(name).primary_key)
         return [False] * rows.count() if only_inserts else sorted(row._deleted for row in rows.collect())
+
+
+def deliver(lake: Path, delivery: int) -> None:
+    """Raw files of each feed: a first delivery, then a correction of it and a file more."""
+    for first, second in zip(make_samples(7, 0.001), make_samples(8, 0.001), strict=True):
+        folder = lake / "raw" / first.name
+        folder.mkdir(parents=True, exist_ok=True)
+        file, content = first.files[0].name, first.files[0].content
+        if delivery == 1:
+            (folder / file).write_bytes(content)
+            continue
+        (folder / f"more-{file}").write_bytes(second.files[0].content)
+        if first.name == "logs":
+            # An array, of which an event leaves.
+            corrected = json.dumps(json.loads(content)[1:]).encode()
+        elif first.name == "reviews":
+            corrected = content.replace(b"film", b"movie")
+        else:
+            corrected = b"".join(content.splitlines(keepends=True)[:-3])
+        assert corrected != content
+        (folder / file).write_bytes(corrected)
 
 
 def vacuum(spark: SparkSession, uri: str) -> None:

@@ -72,8 +72,11 @@ class LocationCache:
         ]
         if rows:
             new = self.table.spark.createDataFrame(rows, SCHEMA).coalesce(1)
-            merge = self.table.merge(new, "s.ip_address = t.ip_address")
-            merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+            self.table.merge(
+                new,
+                "s.ip_address = t.ip_address",
+                lambda merge: merge.whenMatchedUpdateAll().whenNotMatchedInsertAll(),
+            )
 
 
 def _shortened(value: object) -> object:

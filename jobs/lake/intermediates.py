@@ -19,10 +19,12 @@ FOLDER = "work"
 def intermediate(run: RunContext, name: str, made_from: str, make: Callable[[], DataFrame]) -> DataFrame:
     """The rows of `work/<name>/<made_from>`, which are made first where they are not there yet, or not whole."""
     uri = run.settings.lake_path(FOLDER, name, made_from)
-    # Spark writes this file last.
-    if not folders.exists(run.spark, f"{uri}/_SUCCESS"):
-        make().write.mode("overwrite").parquet(uri)
-        log.info("%s: made, in %s", name, uri)
+    # One at a time: of two that write a folder, each removes what the other is writing.
+    with run.locks.hold(FOLDER):
+        # Spark writes this file last.
+        if not folders.exists(run.spark, f"{uri}/_SUCCESS"):
+            make().write.mode("overwrite").parquet(uri)
+            log.info("%s: made, in %s", name, uri)
     return run.spark.read.parquet(uri)
 
 
@@ -31,6 +33,8 @@ def remove_intermediates(run: RunContext) -> bool:
     uri = run.settings.lake_path(FOLDER)
     if not folders.exists(run.spark, uri):
         return False
-    folders.remove(run.spark, uri)
+    # Whoever builds on them has the lock.
+    with run.locks.hold(FOLDER):
+        folders.remove(run.spark, uri)
     log.info("intermediates: removed")
     return True

@@ -112,12 +112,14 @@ def apply_changes(
         condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
         columns = _all_columns(mart)
         with once(mart.spark, mark, changes.version):
-            (
-                mart.merge(rows, condition)
-                .whenMatchedDelete("s._deleted")
-                .whenMatchedUpdate(_differs(mart), set=columns)
-                .whenNotMatchedInsert("NOT s._deleted", values=columns)
-                .execute()
+            mart.merge(
+                rows,
+                condition,
+                lambda merge: (
+                    merge.whenMatchedDelete("s._deleted")
+                    .whenMatchedUpdate(_differs(mart), set=columns)
+                    .whenNotMatchedInsert("NOT s._deleted", values=columns)
+                ),
             )
 
 
@@ -131,12 +133,14 @@ def bring_to(mart: LakeTable, rows: DataFrame, key: tuple[str, ...], source: str
         return
     condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
     with once(mart.spark, source, version):
-        (
-            mart.merge(rows, condition)
-            .whenMatchedUpdate(_differs(mart), set=_all_columns(mart))
-            .whenNotMatchedInsert(values=_all_columns(mart))
-            .whenNotMatchedBySourceDelete()
-            .execute()
+        mart.merge(
+            rows,
+            condition,
+            lambda merge: (
+                merge.whenMatchedUpdate(_differs(mart), set=_all_columns(mart))
+                .whenNotMatchedInsert(values=_all_columns(mart))
+                .whenNotMatchedBySourceDelete()
+            ),
         )
 
 

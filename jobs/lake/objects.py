@@ -5,11 +5,13 @@ Spark reads and writes the data; this module is for what has to be known before 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -69,6 +71,15 @@ class ObjectStore(Protocol):
 
     def clock(self) -> datetime | None:
         """What time it is by the store; None where that is this machine."""
+
+    def fetch(self, path: str) -> tuple[bytes, str] | None:
+        """A small object and its version, None when there is no such object."""
+
+    def swap(self, path: str, content: bytes, version: str | None) -> str | None:
+        """Write a small object in one step, only if it still has this version; None means: only if it is not there.
+
+        Gives its new version, or None when somebody else was first, in which case nothing was written.
+        """
 
 
 def object_store(settings: Settings) -> ObjectStore:
@@ -160,6 +171,26 @@ class LocalStore:
     def clock(self) -> datetime | None:
         return None
 
+    def fetch(self, path: str) -> tuple[bytes, str] | None:
+        try:
+            content = (self.root / path).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content, hashlib.sha256(content).hexdigest()
+
+    def swap(self, path: str, content: bytes, version: str | None) -> str | None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target.parent / ".guard"):
+            there = self.fetch(path)
+            if (there[1] if there else None) != version:
+                return None
+            # Only one writer at a time has the guard, so the name need not be a new one.
+            part = target.with_name(f".{target.name}")
+            part.write_bytes(content)
+            part.replace(target)
+        return hashlib.sha256(content).hexdigest()
+
 
 class S3Store:
     """A lake in a bucket of MinIO, S3 or another store with S3's interface."""
@@ -240,6 +271,56 @@ class S3Store:
         answer = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
+
+    def fetch(self, path: str) -> tuple[bytes, str] | None:
+        try:
+            found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)
+            return found["Body"].read(), found["ETag"]
+        except ClientError as error:
+            if _code(error) in ("404", "NoSuchKey"):
+                return None
+            raise UserAnalyticsError(f"{path} could not be read: {error}") from None
+        except BotoCoreError as error:
+            raise UserAnalyticsError(f"{path} could not be read: {error}") from None
+
+    def swap(self, path: str, content: bytes, version: str | None) -> str | None:
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+        try:
+            done = self.client.put_object(
+                Bucket=self.bucket, Key=self.prefix + path, Body=content, **condition
+            )
+        except ClientError as error:
+            # Answers of S3 and MinIO to a condition that does not hold, to one that came at the same time, and to a
+            # version of an object that was removed.
+            if _code(error) in (
+                "PreconditionFailed",
+                "412",
+                "ConditionalRequestConflict",
+                "409",
+                "NoSuchKey",
+            ):
+                # A request that was repeated because its answer was lost fails on what it wrote itself.
+                with suppress(UserAnalyticsError):
+                    there = self.fetch(path)
+                    if there and there[0] == content:
+                        return there[1]
+                return None
+            raise UserAnalyticsError(f"{path} could not be stored: {error}") from None
+        except BotoCoreError as error:
+            raise UserAnalyticsError(f"{path} could not be stored: {error}") from None
+        return str(done["ETag"])
+
+
+@contextmanager
+def _alone(guard: Path) -> Iterator[None]:
+    """Only one process of this machine at a time is inside; the kernel lets go of one that dies."""
+    with guard.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _client(settings: Settings) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
@@ -106,6 +107,18 @@ def stage(
     Raises RejectedShareExceeded, before anything is written, when more than max_rejected_share of the records read
     would be rejected; KeyCollision when two natural keys have one hash.
     """
+    # Held from the look at what is new to the note that it was read: two at once would both add the same.
+    with run.locks.hold(f"staging/{feed.name}"):
+        return _stage(run, feed, names, max_rejected_share, reread)
+
+
+def _stage(
+    run: RunContext,
+    feed: Feed,
+    names: SourceNames | None,
+    max_rejected_share: float,
+    reread: Collection[str] | None,
+) -> StageResult:
     feed = feed.without_secrets() if run.settings.drop_secrets else feed
     ledger = Ledger(run.spark, run.settings)
     history = ledger.history(feed.name)
@@ -133,12 +146,14 @@ def stage(
     batch = 1 + max((entry.batch for entry in history), default=0)
     entries = _entries(run, feed, batch, counts, accepted, files, refused, names_of)
     read = {entry.path for entry in entries}
-    ledger.write(
-        [
-            *(entry for entry in entries if not _refused_before(entry, current)),
-            *_recounted(run, batch, accepted, (e for path, e in current.items() if path not in read)),
-        ]
-    )
+    # Staging of other feeds writes there, too.
+    with run.locks.hold("staging/_ingested_files"):
+        ledger.write(
+            [
+                *(entry for entry in entries if not _refused_before(entry, current)),
+                *_recounted(run, batch, accepted, (e for path, e in current.items() if path not in read)),
+            ]
+        )
     result = StageResult(feed.name, entries)
     run.refused = run.refused or bool(result.refused)
     _report(result, counts)
@@ -276,9 +291,10 @@ def _write_quarantine(
                 F.lit(datetime.now(UTC)).alias("rejected_at"),
             )
         )
-    write_quarantine(
-        quarantine_table(run.spark, run.settings), feed.name, [f.file_id for f in files], rejected
-    )
+    with run.locks.hold("staging/_quarantine"):
+        write_quarantine(
+            quarantine_table(run.spark, run.settings), feed.name, [f.file_id for f in files], rejected
+        )
 
 
 def _write_accepted(
@@ -358,15 +374,14 @@ def _merge(feed: Feed, target: LakeTable, kept: DataFrame, ids: Sequence[int], h
     redelivered = content_differs(feed, "s.", "t.") | reduce(
         or_, (F.col(f"s.{name}") != F.col(f"t.{name}") for name in ("_delivered_at", "_file_id"))
     )
-    merge = (
-        target.merge(kept, SAME_KEY)
-        .whenMatchedUpdateAll((ours & redelivered) | (~ours & _better(feed)))
-        .whenNotMatchedInsertAll()
-    )
-    if has_ours:
+
+    def clauses(merge: Any) -> Any:
+        merge = merge.whenMatchedUpdateAll((ours & redelivered) | (~ours & _better(feed)))
+        merge = merge.whenNotMatchedInsertAll()
         # What these files brought earlier and no longer say.
-        merge = merge.whenNotMatchedBySourceDelete(ours)
-    merge.execute()
+        return merge.whenNotMatchedBySourceDelete(ours) if has_ours else merge
+
+    target.merge(kept, SAME_KEY, clauses)
 
 
 def _per_file(frame: DataFrame) -> dict[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +15,10 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.context import root_cause
 from jobs.errors import UserAnalyticsError
 from jobs.lake import folders
+from jobs.lake.locks import require_lock_not_lost
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
@@ -33,11 +35,13 @@ class LakeTable:
     comment: str = ""
 
     def exists(self) -> bool:
-        return DeltaTable.isDeltaTable(self.spark, self.uri)
+        with self._named():
+            return DeltaTable.isDeltaTable(self.spark, self.uri)
 
     def ensure(self) -> LakeTable:
         """Create the table, or add columns that were declared since. Any other difference stops the job."""
         if not self.exists():
+            require_lock_not_lost(self.uri)
             builder = DeltaTable.createIfNotExists(self.spark).location(self.uri).addColumns(self.schema)
             if self.partitioned_by:
                 builder = builder.partitionedBy(*self.partitioned_by)
@@ -46,6 +50,7 @@ class LakeTable:
         there = {f.name: f.dataType for f in self.read().schema}
         for column in self.schema:
             if column.name not in there:
+                require_lock_not_lost(self.uri)
                 self.spark.sql(
                     f"ALTER TABLE delta.`{self.uri}` ADD COLUMNS (`{column.name}` {column.dataType.simpleString()})"
                 )
@@ -57,8 +62,14 @@ class LakeTable:
                 )
         return self
 
+    def is_declared(self) -> bool:
+        """Whether the table has all declared columns already, as they are declared."""
+        there = {f.name: f.dataType.simpleString() for f in self.read().schema}
+        return all(there.get(c.name) == c.dataType.simpleString() for c in self.schema)
+
     def remove(self) -> None:
         """Remove the table with its history; one that is made later has another identity."""
+        require_lock_not_lost(self.uri)
         folders.remove(self.spark, self.uri)
         jvm: Any = self.spark.sparkContext._jvm
         path = jvm.org.apache.hadoop.fs.Path(self.uri)
@@ -67,8 +78,10 @@ class LakeTable:
     def read(self, version: int | None = None) -> DataFrame:
         reader = self.spark.read.format("delta")
         if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.load(self.uri)
+            # One that is gone is no defect; callers know what to do without it.
+            return reader.option("versionAsOf", version).load(self.uri)
+        with self._named():
+            return reader.load(self.uri)
 
     def version(self) -> int:
         """The newest version's number."""
@@ -104,6 +117,7 @@ class LakeTable:
 
     def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:
         """Append rows in one commit. With a source and version, the commit happens once however often it is tried."""
+        require_lock_not_lost(self.uri)
         writer = self._aligned(rows).write.format("delta").mode("append")
         if source is not None:
             writer = writer.option("txnAppId", source).option("txnVersion", str(version))
@@ -111,16 +125,20 @@ class LakeTable:
 
     def replace_where(self, rows: DataFrame, condition: str) -> None:
         """Replace the rows that fulfil a condition, in one commit."""
+        require_lock_not_lost(self.uri)
         self._aligned(rows).write.format("delta").mode("overwrite").option("replaceWhere", condition).save(
             self.uri
         )
 
-    def merge(self, rows: DataFrame, condition: str) -> Any:
-        """Begin a MERGE of rows, known as `s`, into this table, known as `t`."""
-        return DeltaTable.forPath(self.spark, self.uri).alias("t").merge(rows.alias("s"), condition)
+    def merge(self, rows: DataFrame, condition: str, clauses: Callable[[Any], Any]) -> None:
+        """MERGE rows, known as `s`, into this table, known as `t`, in one commit. clauses: adds what to do when."""
+        require_lock_not_lost(self.uri)
+        begun = DeltaTable.forPath(self.spark, self.uri).alias("t").merge(rows.alias("s"), condition)
+        clauses(begun).execute()
 
     def overwrite(self, rows: DataFrame, source: str, version: int) -> None:
         """Replace all rows in one commit, once."""
+        require_lock_not_lost(self.uri)
         writer = self._aligned(rows).write.format("delta").mode("overwrite")
         writer.option("txnAppId", source).option("txnVersion", str(version)).save(self.uri)
 
@@ -164,8 +182,19 @@ class LakeTable:
         # Delta's Python interface does not show transaction identifiers; its JVM interface does.
         jvm: Any = self.spark.sparkContext._jvm
         none = getattr(getattr(jvm.scala, "None$"), "MODULE$")
-        log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.uri)
-        return log.update(False, none, none)
+        with self._named():
+            log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.uri)
+            return log.update(False, none, none)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A log that cannot be read is an error that says of which table; Delta's own does not."""
+        try:
+            yield
+        except GONE as error:
+            raise UserAnalyticsError(
+                f"{self.uri}: its Delta log cannot be read: {root_cause(error)}"
+            ) from error
 
 
 @contextmanager

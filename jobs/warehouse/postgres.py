@@ -160,13 +160,13 @@ class PostgresWarehouse:
     def _connect(self) -> Any:
         try:
             connection = psycopg2.connect(self.url, connect_timeout=10, application_name="user-analytics")
+            with connection.cursor() as cursor:
+                cursor.execute("SET TIME ZONE 'UTC'")
+            connection.commit()
         except psycopg2.Error as error:
             raise ConfigurationError(
                 f"WAREHOUSE_URL={without_password(self.url)}: {_one_line(error)}"
             ) from None
-        with connection.cursor() as cursor:
-            cursor.execute("SET TIME ZONE 'UTC'")
-        connection.commit()
         return connection
 
 

@@ -656,3 +656,51 @@ def test_a_publisher_needs_no_right_to_make_schemas(spark: SparkSession, warehou
     finally:
         owner.query(f"DROP OWNED BY {role}")
         owner.query(f"DROP ROLE {role}")
+
+
+@pytest.mark.usefixtures("without_spark")
+def test_an_acknowledgement_that_is_lost_leaves_nothing_to_do_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends after each COMMIT in turn, before its answer: the job fails, the next one ends it well."""
+    first(shop)
+    second(shop)
+    wanted = {name: shop.content()[name] for name in ("shops", "sales", "total_view")}
+
+    class Connection(psycopg2.extensions.connection):
+        left = 0
+
+        def commit(self) -> None:
+            super().commit()
+            Connection.left -= 1
+            if Connection.left == 0:
+                query(
+                    shop.url,
+                    "SELECT pg_terminate_backend(%s)",
+                    self.info.backend_pid,
+                )
+                raise psycopg2.OperationalError("server closed the connection unexpectedly")
+
+    def connect(*arguments: Any, **options: Any) -> Any:
+        return psycopg2.connect(*arguments, **options, connection_factory=Connection)
+
+    for number in range(1, 1000):
+        again = Shop(shop.spark, shop.url, f"lost_{number}")
+        first(again)
+        Connection.left = number
+        with monkeypatch.context() as patch:
+            patch.setattr(postgres_module, "psycopg2", FusedModule(connect))
+            try:
+                second(again)
+            except UserAnalyticsError as error:
+                message = str(error)
+            else:
+                break
+        assert "server closed the connection" in message
+        with again.warehouse.publishing() as publication:
+            state = publication.published["sales"].version
+        assert state in (1, 2)
+        if state == 1:
+            second(again)
+        assert {name: again.content()[name] for name in wanted} == wanted, f"after commit {number}"
+    assert number > 4

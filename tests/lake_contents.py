@@ -1,0 +1,92 @@
+"""All that a lake or a warehouse holds, read without Spark, so that two of them can be compared row by row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tests.warehouses import query
+
+# What differs from run to run: who wrote a row and when.
+VOLATILE = {"run_id", "staged_at", "rejected_at", "scored_at", "located_at", "expires_at", "published_at"}
+Rows = list[str]
+
+
+def lake_contents(lake: Path) -> dict[str, Rows]:
+    """Every Delta table's rows, every result and raw file, by path; run tables and locks are left out."""
+    found = {}
+    for log in sorted(lake.rglob("_delta_log")):
+        name = log.parent.relative_to(lake).as_posix()
+        if not name.startswith("runs/"):
+            found[name] = delta_rows(log.parent)
+    for folder in ("raw", "results"):
+        for file in sorted(
+            p for p in (lake / folder).rglob("*") if p.is_file() and not p.name.startswith(".")
+        ):
+            found[file.relative_to(lake).as_posix()] = [file.read_bytes().hex()]
+    return found
+
+
+def delta_rows(table: Path) -> Rows:
+    """The rows of a table's newest version, by its log alone."""
+    files: dict[str, dict[str, Any]] = {}
+    columns: list[str] = []
+    versions = sorted((table / "_delta_log").glob("*.json"))
+    assert [int(file.stem) for file in versions] == list(range(len(versions))), (
+        f"{table}: a version is missing"
+    )
+    for version in versions:
+        for line in version.read_text().splitlines():
+            action = json.loads(line)
+            if added := action.get("add"):
+                assert not added.get("deletionVector"), "this reader does not know them"
+                files[added["path"]] = added["partitionValues"]
+            elif removed := action.get("remove"):
+                files.pop(removed["path"], None)
+            elif metadata := action.get("metaData"):
+                columns = [field["name"] for field in json.loads(metadata["schemaString"])["fields"]]
+    rows = []
+    for path, partition in files.items():
+        for row in pq.ParquetFile(table / path).read().to_pylist():
+            # Files also hold columns of the change data feed.
+            whole = {**row, **partition}
+            rows.append(_text({name: whole.get(name) for name in columns}))
+    return sorted(rows)
+
+
+def warehouse_contents(url: str) -> dict[str, Rows]:
+    """The rows of every table and view but those that record runs, and the versions that are published."""
+    relations = query(
+        url,
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('analytics') AND relkind IN ('r', 'v') "
+        "ORDER BY 1",
+    )
+    found: dict[str, Rows] = {"relations": [name for (name,) in relations]}
+    for (name,) in relations:
+        if name.startswith("etl_") or name == "run_history_view":
+            continue
+        rows = query(url, f"SELECT to_jsonb(x) FROM {name} AS x")
+        if name == "_published":
+            rows = [row for row in rows if not row[0]["table_name"].startswith("etl_")]
+        found[name] = sorted(_text(row) for (row,) in rows)
+    return found
+
+
+def _text(row: dict[str, Any]) -> str:
+    return repr(sorted((name, value) for name, value in row.items() if name not in VOLATILE))
+
+
+def differences(found: dict[str, Rows], wanted: dict[str, Rows]) -> list[str]:
+    """What is not as wanted, in a few lines."""
+    lines = []
+    for name in sorted(found.keys() | wanted.keys()):
+        have, want = found.get(name), wanted.get(name)
+        if have != want:
+            gone = [row for row in want or [] if row not in (have or [])][:2]
+            extra = [row for row in have or [] if row not in (want or [])][:2]
+            counts = f"{len(have) if have is not None else 'no'} rows, {len(want) if want is not None else 'no'} wanted"
+            lines.append(f"{name}: {counts}; missing {gone}; too many {extra}"[:600])
+    return lines
