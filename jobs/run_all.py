@@ -25,7 +25,7 @@ from jobs.build_users import build_users
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.feeds.detect import files_by_feed
-from jobs.feeds.mapping import SourceNames, declared_sources, load_mapping
+from jobs.feeds.mapping import SourceNames, load_mapping
 from jobs.generate_samples import write_samples
 from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.objects import ObjectStore, object_store
@@ -58,10 +58,13 @@ MARTS: dict[str, Callable[[RunContext], bool]] = {
 def run_all(
     run: RunContext,
     warehouse: Warehouse,
-    feeds: Mapping[str, SourceNames],
+    feeds: Mapping[str, SourceNames | None],
     max_rejected_share: float,
 ) -> list[StageResult]:
-    """Stage, build and publish. feeds: the names that the files of each use. Gives what staging did, feed by feed."""
+    """Stage, build and publish. Gives what staging did, feed by feed.
+
+    feeds: the names that the files of each use; None as in `jobs.lake.staging.stage`.
+    """
     results = []
     with recorded(run):
         for name, names in feeds.items():
@@ -130,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         settings = Settings.from_env()
-        names = {name: declared_sources(FEEDS[name]) for name in options.feeds}
+        names: dict[str, SourceNames | None] = dict.fromkeys(options.feeds)
         names |= {name: load_mapping(FEEDS[name], file) for name, file in options.mapping if name in names}
         store = object_store(settings)
         store.check()

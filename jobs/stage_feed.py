@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jobs.context import job_main, open_run, parser
 from jobs.feeds import FEEDS
-from jobs.feeds.mapping import declared_sources, load_mapping
+from jobs.feeds.mapping import load_mapping
 from jobs.lake.staging import DEFAULT_MAX_REJECTED_SHARE, stage
 from jobs.runs import recorded
 from jobs.settings import Settings
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         feed = FEEDS[options.feed]
-        names = load_mapping(feed, options.mapping) if options.mapping else declared_sources(feed)
+        names = load_mapping(feed, options.mapping) if options.mapping else None
         with (
             open_run(name := f"stage {feed.name}", Settings.from_env()) as run,
             recorded(run),

@@ -23,7 +23,7 @@ from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources, mapping_text
 from jobs.lake import raw
-from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
+from jobs.lake.ledger import FORGOTTEN, REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
@@ -97,9 +97,9 @@ def stage(
 ) -> StageResult:
     """Read what is new of a feed and put every record where it belongs.
 
-    names: by which new files are read; None for the declared ones. reread: read the files of these paths again, as
-    though they were new, and leave those that are new to the next staging; None for names means then: by those of their
-    last reading. What has to be read beside them always is.
+    names: by which files are read; None for those by which the same version was staged before, else the declared ones.
+    reread: read the files of these paths again, as though they were new, and leave those that are new to the next
+    staging. What has to be read beside them always is.
 
     The order of the three commits makes a kill between any two harmless: a file counts as read only when the ledger
     says so, and reading it again finds its own rows by `_file_id` and ends in the same state.
@@ -167,10 +167,14 @@ def _names_of(
     given: SourceNames | None,
     reread: Collection[str] | None,
 ) -> SourceNames:
-    """The names by which a file is read: those given, unless it is read beside another, as it was read before."""
-    if last is None or last.version != file.version:
+    """The names by which a file is read.
+
+    Those given; without any, those by which this version was staged before. A file that is read only because another
+    is keeps its own.
+    """
+    if last is None or last.version != file.version or last.status == REFUSED:
         return given or declared_sources(feed)
-    is_wanted = last.status != STAGED or (reread is not None and file.path in reread)
+    is_wanted = last.status == FORGOTTEN or (reread is not None and file.path in reread)
     return given if given and is_wanted else mapped_sources(feed, last.mapping)
 
 

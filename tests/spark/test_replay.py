@@ -77,6 +77,10 @@ def test_what_a_mapping_mends_moves_to_staging_and_the_rest_stays(
     zone.stage()
     assert users(zone) == ["new", "v", "x", "z"]
     assert all(map(balanced, zone.ledger().values()))
+    # And when all that was staged was forgotten.
+    assert main(["reset", "logs", "--yes"]) == 0
+    assert main(["stage", "logs"]) == 0
+    assert users(zone) == ["new", "v", "x", "z"]
 
 
 def test_a_mended_rule_a_worse_mapping_and_a_file_that_is_gone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from unittest.mock import Mock
 
+from jobs.feeds.mapping import declared_sources
 from jobs.feeds.reviews import REVIEWS
 from jobs.lake.objects import RawFile
 from jobs.lake.staging import _entries
@@ -13,7 +14,8 @@ from jobs.warehouse.declarations import tables
 
 def test_a_long_message_fits_the_column_that_it_is_published_to() -> None:
     file = RawFile("raw/reviews/wide.csv", 70_000, datetime(2024, 5, 1, tzinfo=UTC), "v1")
-    [entry] = _entries(Mock(run_id="r"), REVIEWS, 1, {}, {}, [], {file: "missing column: " + "x" * 70_000})
+    refused, names = {file: "missing column: " + "x" * 70_000}, {file: declared_sources(REVIEWS)}
+    [entry] = _entries(Mock(run_id="r"), REVIEWS, 1, {}, {}, [], refused, names)
     [error] = [column for column in tables()["etl_files"].columns if column.name == "error"]
     assert entry.error is not None
     assert entry.error.startswith("missing column: xxx")
