@@ -84,12 +84,14 @@ def _tasks(spark: SparkSession) -> str:
     return f"task {finished} of {total}, " if total else ""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "  ") -> str:
-    """A plain text table; numbers stand to the right, None is shown as a dash.
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "  ", longest: int = 60
+) -> str:
+    """A plain text table; numbers stand to the right, None is shown as a dash. Text over `longest` is cut.
 
     Digits are grouped from 10,000 on, so that a year reads as a year.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[_cell(value, longest) for value in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
     right = [
         all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(header))
@@ -102,7 +104,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], indent: str =
     return "\n".join([line(list(header)), line(["-" * w for w in widths]), *(line(row) for row in cells)])
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, longest: int) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -115,7 +117,7 @@ def _cell(value: object) -> str:
             else f"{value:{grouping}.3f}".rstrip("0").rstrip(".")
         )
     text = str(value).replace("\n", " ")
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 class UploadProgress:

@@ -36,6 +36,12 @@ class Origin:
         return *self.tables, *self.beside
 
     @property
+    def label(self) -> str:
+        """The tables for people: many of them are counted."""
+        first, *others = self.all_tables
+        return f"{first} and {len(others)} more" if len(others) > 1 else ", ".join(self.all_tables)
+
+    @property
     def all_feeds(self) -> tuple[str, ...]:
         """The feeds, also those behind another mart."""
         return origin_of(self.mart).all_feeds if self.mart else self.feeds

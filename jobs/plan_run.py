@@ -24,7 +24,7 @@ from jobs.feeds import FEEDS
 from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
 from jobs.lake.objects import RawFile
 from jobs.models.files import latest_version
-from jobs.origins import ORIGINS, Origin, followed
+from jobs.origins import ORIGINS, Origin, followed, origin_of
 from jobs.publish import dry_run, lake_tables, pending_loads
 from jobs.reports import add_json, print_json, print_table
 from jobs.settings import Settings
@@ -143,9 +143,9 @@ def print_plan(plan: RunPlan) -> None:
     )
     print_table(
         "Marts to build",
-        ("tables", "from what is staged", "after staging"),
+        ("tables", "from what is staged", "more after staging"),
         [
-            (", ".join(b.tables), b.what, "again" if b.after_staging else "-")
+            (origin_of(b.tables[0]).label, b.what, "yes" if b.after_staging else "no")
             for b in plan.builds
             if b.after_staging or b.what not in ("up to date", "nothing staged yet")
         ],

@@ -10,6 +10,9 @@ from typing import Any
 
 from jobs.console import table
 
+# The longest path of a file that `etl_files` has.
+PATH = 1024
+
 
 def add_json(arguments: argparse.ArgumentParser) -> None:
     """Add `--json`, the same for every command that answers a question."""
@@ -23,7 +26,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
     """Print a titled table, or the line `empty` where there are no rows."""
-    print(f"{title}\n{table(header, rows) if rows else '  ' + empty}\n")
+    print(f"{title}\n{table(header, rows, longest=PATH) if rows else '  ' + empty}\n")
 
 
 def print_lines(*lines: str) -> None:

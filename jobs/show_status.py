@@ -25,7 +25,7 @@ from jobs.feeds import FEEDS
 from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path
 from jobs.lake.locks import Holder, holders
 from jobs.lake.quarantine import RejectedCount, count_rejected, quarantine_table
-from jobs.origins import ORIGINS, followed
+from jobs.origins import ORIGINS, followed, origin_of
 from jobs.query_view import limit
 from jobs.reports import add_json, print_json, print_lines, print_table, shown, utc
 from jobs.runs import run_table
@@ -172,7 +172,13 @@ def print_status(found: Status) -> None:
         "Marts",
         ("tables", "state", "last built", "expected every", "versions waiting"),
         [
-            (", ".join(m.tables), m.state, shown(m.last_built), _span(m.expected_every), m.versions_waiting)
+            (
+                origin_of(m.tables[0]).label,
+                m.state,
+                shown(m.last_built),
+                _span(m.expected_every),
+                m.versions_waiting,
+            )
             for m in found.marts
         ],
         "none",
