@@ -107,7 +107,7 @@ def _configure_object_store(spark: SparkSession, settings: Settings) -> None:
         # A wrong key or address should fail in seconds, not after S3A's default of minutes.
         "fs.s3a.attempts.maximum": "3",
         "fs.s3a.retry.limit": "3",
-        "fs.s3a.connection.establish.timeout": "5s",
+        "fs.s3a.connection.establish.timeout": "15s",
         # The parts of a file that is being written are buffered in arrays instead of local files.
         "fs.s3a.fast.upload.buffer": "bytebuffer",
     }

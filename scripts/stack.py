@@ -25,6 +25,8 @@ SETTINGS = ROOT / ".env"
 DEFAULT_DAG = "user_analytics"
 RUN_SECONDS = 3600
 POLL_SECONDS = 2.0
+# How long the scheduler takes to notice that a DAG is no longer paused.
+UNPAUSE_SECONDS = 20.0
 
 GENERATED = {
     "MINIO_ROOT_USER": lambda: f"lake-{secrets.token_hex(4)}",
@@ -113,8 +115,9 @@ def trigger(dag_id: str) -> int:
         api = Api(
             f"http://localhost:{there.get('AIRFLOW_PORT', '8080')}", there.get("AIRFLOW_ADMIN_PASSWORD", "")
         )
-        api("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
-        run = api("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
+        run = _first_scheduled_run(api, dag_id) or api(
+            "POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None}
+        )
     except (urllib.error.URLError, OSError) as error:
         print(f"Airflow does not answer as expected ({error}); is the stack up? make up", file=sys.stderr)
         return 1
@@ -140,6 +143,22 @@ def trigger(dag_id: str) -> int:
         time.sleep(POLL_SECONDS)
     print(f"still {state} after {RUN_SECONDS} s; it goes on without this command", file=sys.stderr)
     return 1
+
+
+def _first_scheduled_run(api: Api, dag_id: str) -> Any:
+    """The run that the scheduler starts by itself when a daily DAG is unpaused; None if it does not.
+
+    One run at a time is allowed: another one would only wait for it, and find nothing new.
+    """
+    if not api("GET", f"/api/v2/dags/{dag_id}")["is_paused"]:
+        return None
+    api("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
+    deadline = time.monotonic() + UNPAUSE_SECONDS
+    while time.monotonic() < deadline:
+        if runs := api("GET", f"/api/v2/dags/{dag_id}/dagRuns?state=queued&state=running")["dag_runs"]:
+            return runs[0]
+        time.sleep(POLL_SECONDS)
+    return None
 
 
 def main(arguments: list[str]) -> int:
