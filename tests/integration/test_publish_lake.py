@@ -39,9 +39,10 @@ class Shop(Lake):
         frame = self.spark.createDataFrame(rows, declared(MART).spark_schema())
         self.mart(MART).ensure().append(frame.coalesce(1))
 
-    def publish(self) -> list[str]:
+    def publish(self, strategy: str = "auto") -> list[str]:
         """Publish; gives the checks that passed."""
-        checks = publish(self.run(), PostgresWarehouse(self.settings.warehouse_url, "analytics"), [MART])
+        warehouse = PostgresWarehouse(self.settings.warehouse_url, "analytics")
+        checks = publish(self.run(), warehouse, [MART], strategy)
         return [f"{check.name} {check.found}" for check in checks]
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
@@ -149,6 +150,30 @@ def test_where_changes_cannot_be_followed(shop: Shop) -> None:
     shop.add(5, 6, 7)
     assert shop.publish()[0] == "row_count 3"
     assert shop.query("SELECT count(*) FROM top_5_customers_by_amount_spent_view") == [(3,)]
+
+
+def test_merged_or_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_replaced(strategy: str = "auto") -> bool:
+        before = shop.query("SELECT 'user_purchase'::regclass::oid")
+        shop.publish(strategy)
+        return before != shop.query("SELECT 'user_purchase'::regclass::oid")
+
+    shop.add(*range(1, 9))
+    shop.publish()
+    shop.add(9, 10, 11, 12)
+    assert not is_replaced()  # too small a table to count
+    shop.add(13)
+    assert is_replaced("replace")
+    assert not is_replaced("replace")  # nothing new
+
+    monkeypatch.setattr("jobs.publish.COUNTED_FROM_ROWS", 10)
+    shop.add(14)
+    assert not is_replaced()
+    shop.add(15, 16, 17)
+    assert is_replaced()
+    shop.add(18, 19, 20)
+    assert not is_replaced("merge")
+    assert len(shop.customers()) == 20
 
 
 def test_a_mart_that_differs_is_not_published(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
