@@ -54,7 +54,7 @@ COMMANDS = {
         "forget what was staged of a feed, or remove marts, to be made anew; asks first",
     ),
     "reset-marts": ("jobs.reset_marts", "as `reset marts`, for schedulers: asks nothing"),
-    "status": ("jobs.show_status", "last runs, freshness of feeds and marts, rejected records"),
+    "status": ("jobs.show_status", "last runs, freshness of feeds and marts, rejected records, locks held"),
     "plan": ("jobs.plan_run", "what a run would read, build and publish"),
     "quarantine": ("jobs.show_quarantine", "rejected records: counts, reasons, samples, export"),
     "lineage": ("jobs.trace_lineage", "which raw files and versions a mart, or one row of it, comes from"),

@@ -31,7 +31,6 @@ from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import ROW_COUNT, Check, Load, Measures, Plan, Published, Warehouse
 from jobs.warehouse.declarations import Table, tables, views_over
 
-
 STRATEGIES = ("auto", "merge", "replace")
 # Small tables are merged without a count. Of 10 million facts, one that is merged pays for its look-ups and index
 # entries what eight pay that are loaded before the keys are made (128 s and 16 s).

@@ -22,12 +22,14 @@ from jobs.settings import Settings
 def reset_marts(run: RunContext, origins: Sequence[Origin] = ORIGINS) -> list[str]:
     """Remove the marts of these origins, by default all, as far as they are there. Gives their names."""
     removed = []
-    for name in (name for origin in origins for name in origin.all_tables):
-        mart = mart_table(run.spark, run.settings, declared(name))
-        if mart.exists():
-            with run.locks.hold(f"marts/{name}"):
-                mart.remove()
-            removed.append(name)
+    for origin in origins:
+        # All together: a build must find either all that it makes beside each other, or nothing that says it is made.
+        with run.locks.hold(*(f"marts/{name}" for name in origin.all_tables)):
+            for name in origin.all_tables:
+                mart = mart_table(run.spark, run.settings, declared(name))
+                if mart.exists():
+                    mart.remove()
+                    removed.append(name)
     log.info("reset: %s", ", ".join(removed) or "there are no marts")
     return removed
 

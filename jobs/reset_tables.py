@@ -6,7 +6,7 @@ Outputs:  a feed: the ledger says `forgotten` of its files, its staged and its r
           run reads all of `raw/FEED` again. A table: its Delta tables are gone, and the next run builds them from all
           that is staged. Either way marts and warehouse end as they were, but for files that are no longer in `raw/`;
           these are named before. The warehouse keeps what it has until the next publication.
-Re-run:   safe at any time, also after a kill. Do not run it beside another job on the same feed.
+Re-run:   safe at any time, also after a kill. Waits for other jobs that write the same tables.
 Exit:     1 when the answer is no; 2 when there is nobody to ask and --yes is missing.
 Example:  user-analytics reset logs
 """

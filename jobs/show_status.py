@@ -1,7 +1,8 @@
-"""Show how the pipeline is: last runs, freshness of feeds and marts, rejected records, refused files.
+"""Show how the pipeline is: last runs, freshness of feeds and marts, rejected records, refused files, locks held.
 
-Grain:    one line per run; per feed; per mart; per feed and reason; per refused file.
-Inputs:   run tables, ledger of files, quarantine, the marts' logs; of each feed, how often something new should come.
+Grain:    one line per run; per feed; per mart; per feed and reason; per refused file; per lock.
+Inputs:   run tables, ledger of files, quarantine, the marts' logs, locks; of each feed, how often something new should
+          come.
 Outputs:  standard output. Nothing is written.
 Re-run:   safe at any time, also beside a run.
 State:    fresh: something new came (was built) within the time expected; late: not; never: nothing came yet.
@@ -22,6 +23,7 @@ from pyspark.sql import functions as F
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path
+from jobs.lake.locks import Holder, holders
 from jobs.lake.quarantine import RejectedCount, count_rejected, quarantine_table
 from jobs.origins import ORIGINS, followed, origin_of
 from jobs.query_view import limit
@@ -69,6 +71,7 @@ class Status:
     marts: Sequence[MartStatus]
     rejected: Sequence[Mapping[str, Any]]
     refused: Sequence[LedgerEntry]
+    locks: Sequence[Holder]
 
 
 def freshness(last: datetime | None, expected_every: timedelta, now: datetime) -> str:
@@ -125,6 +128,7 @@ def status(run: RunContext, last_runs: int = LAST_RUNS) -> Status:
         _marts(run, now),
         by_reason(count_rejected(quarantine.read())) if quarantine.exists() else [],
         [e for history in histories.values() for e in by_path(history).values() if e.status == REFUSED],
+        holders(run.store),
     )
 
 
@@ -186,7 +190,13 @@ def print_status(found: Status) -> None:
         "none",
     )
     print_lines(
-        "Refused files", *(f"  {e.error}" for e in found.refused), *([] if found.refused else ["  none"])
+        "Refused files", *(f"  {e.error}" for e in found.refused), *([] if found.refused else ["  none"]), ""
+    )
+    print_table(
+        "Locks held",
+        ("table", "command", "process", "host", "since"),
+        [(h.table, h.command, str(h.pid), h.host, h.taken_at) for h in found.locks],
+        "none",
     )
 
 
@@ -199,6 +209,11 @@ def as_document(found: Status) -> dict[str, Any]:
         "rejected": found.rejected,
         "refused_files": [
             {"feed": e.feed, "path": e.path, "error": e.error, "read_at": e.staged_at} for e in found.refused
+        ],
+        "locks": [
+            {"table": h.table, "command": h.command, "run_id": h.run_id, "host": h.host, "pid": h.pid}
+            | {"since": h.taken_at}
+            for h in found.locks
         ],
     }
 

@@ -101,6 +101,10 @@ def test_status_plan_and_quarantine(
     assert marts["events"] == ("never", None)
     assert found["rejected"] == [{"feed": "logs", "reason": "timestamp_invalid", "records": 1, "files": 1}]
     assert [file["path"] for file in found["refused_files"]] == ["raw/logs/broken.json"]
+    assert found["locks"] == []
+    with logs.run().locks.hold("staging/logs"):
+        (lock,) = ask("status")["locks"]
+    assert (lock["table"], lock["command"], lock["pid"]) == ("staging/logs", "stage logs", os.getpid())
     # The same as text, for a feed that should have come again by now.
     monkeypatch.setitem(show_status.FEEDS, "logs", replace(LOGS, expected_every=timedelta(0)))
     capsys.readouterr()
