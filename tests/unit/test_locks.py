@@ -39,8 +39,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 
 def locks(store: ObjectStore, name: str = "first", **options: Any) -> TableLocks:
-    """Locks of a run that waits for half a second, beats ten times within the time after which it counts as dead."""
-    times = {"wait_seconds": 0.5, "beat_seconds": 0.1, "expiry_seconds": 1.0, "poll_seconds": 0.02}
+    """Locks of a run that waits for half a second, and is not taken for dead on a machine that is busy for seconds."""
+    times = {"wait_seconds": 0.5, "beat_seconds": 0.1, "expiry_seconds": 30.0, "poll_seconds": 0.02}
     return TableLocks(store, "/lake", name, f"run-{name}", **{**times, **options})
 
 
@@ -80,9 +80,8 @@ def test_the_second_waits_says_for_whom_and_goes_on(
             order.append("second begins")
         done.result()
     assert order == ["first ends", "second begins"]
-    waiting = [r.getMessage() for r in caplog.records]
-    assert len(waiting) == 1
-    assert waiting[0].startswith(f"{TABLE}: waiting for `first` (process {os.getpid()} on ")
+    [waiting] = {r.getMessage() for r in caplog.records if "waiting" in r.getMessage()}
+    assert waiting.startswith(f"{TABLE}: waiting for `first` (process {os.getpid()} on ")
     assert holders(store) == []
 
 
@@ -113,10 +112,10 @@ def test_it_is_given_back_however_the_block_ends(store: ObjectStore, end: type[B
 def test_a_silent_holder_is_replaced_and_a_living_one_is_not(store: ObjectStore) -> None:
     store.swap(PATH, stranger().encode(), None)
     began = time.monotonic()
-    with locks(store, wait_seconds=60, expiry_seconds=0.4).hold(TABLE):
+    with locks(store, wait_seconds=60, expiry_seconds=3.0).hold(TABLE):
         assert time.monotonic() - began >= 0.4, "it was looked at for as long as it may be silent"
-        # Now we are the living one, for several times as long as we may be silent.
-        with pytest.raises(TableLocked), locks(store, "second", wait_seconds=1.5).hold(TABLE):
+        # Now we are the living one, for longer than we may be silent.
+        with pytest.raises(TableLocked), locks(store, "second", wait_seconds=4.0).hold(TABLE):
             pytest.fail("a living holder was replaced")
 
 
@@ -249,7 +248,7 @@ def test_a_store_that_does_not_answer_for_long_ends_the_right_to_write(tmp_path:
     told = threading.Event()
 
     def work() -> None:
-        with locks(store, on_lost=told.set).hold(TABLE):
+        with locks(store, on_lost=told.set, expiry_seconds=1.0).hold(TABLE):
             store.fails = "before"
             assert told.wait(20)
             with pytest.raises(TableLocked), locks(store.store, "second", wait_seconds=0).hold(TABLE):
@@ -264,7 +263,7 @@ def test_a_store_that_does_not_answer_for_long_ends_the_right_to_write(tmp_path:
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_a_short_silence_of_the_store_does_no_harm(tmp_path: Path, fails: str) -> None:
     store: Any = Faulty(LocalStore(tmp_path))
-    with locks(store, expiry_seconds=20.0, beat_seconds=0.05).hold(TABLE):
+    with locks(store, beat_seconds=0.05).hold(TABLE):
         store.fails = fails
         time.sleep(0.2)
         [silent] = holders(store)
