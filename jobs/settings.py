@@ -92,6 +92,11 @@ def without_password(url: str) -> str:
 
 def _lake_uri(value: str) -> str:
     scheme = urlsplit(value).scheme if "://" in value else ""
+    if "@" in urlsplit(value).netloc:
+        # Not shown: what stands before the @ may be a key.
+        raise ConfigurationError(
+            "LAKE_URI holds something before an @: keys belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if not scheme:
         return _folder(value)
     if scheme == "s3":

@@ -106,3 +106,9 @@ def test_printed_settings_show_no_secret() -> None:
 )
 def test_a_password_is_never_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_keys_in_the_lakes_address_are_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID") as caught:
+        Settings.from_env({"LAKE_URI": "s3a://some-key:some-secret@bucket/lake"})
+    assert "some-" not in str(caught.value)
