@@ -15,8 +15,8 @@ CUSTOMERS = Feed(
     format=RawFormat.CSV,
     fields=(
         Field("customer_id", T.StringType(), identifier, ("customer_id",), required=True, max_length=50),
-        Field("name", T.StringType(), free_text, ("name",), required=True, max_length=200),
-        Field("email", T.StringType(), email_address, ("email",), max_length=254),
+        Field("name", T.StringType(), free_text, ("name",), required=True, max_length=200, personal=True),
+        Field("email", T.StringType(), email_address, ("email",), max_length=254, personal=True),
         Field("age", T.LongType(), within(integer, 0, 130), ("age",)),
         Field("city", T.StringType(), text, ("city",), max_length=100),
         Field("registration_date", T.DateType(), iso_date, ("registration_date",), required=True),

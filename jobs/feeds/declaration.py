@@ -29,6 +29,7 @@ class Field:
     required: a record without it is rejected as `<name>_missing`; a CSV file without the column is refused.
     max_length: longer text is rejected as `<name>_too_long`. Text that parse cannot read: `<name>_invalid`.
     secret: what was delivered never reaches quarantine, `_extra`, logs or errors; only what parse accepts is kept.
+    personal: says something about one person; masked wherever records are shown as examples.
     dropped: the column is not looked at, and the field is null in every record.
     """
 
@@ -39,6 +40,7 @@ class Field:
     required: bool = False
     max_length: int | None = None
     secret: bool = False
+    personal: bool = False
     dropped: bool = False
     comment: str = ""
 

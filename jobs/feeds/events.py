@@ -15,7 +15,9 @@ EVENTS = Feed(
     fields=(
         Field("id", T.StringType(), identifier, ("id",), required=True, max_length=100),
         Field("timestamp", T.TimestampType(), iso_timestamp, ("timestamp",), required=True),
-        Field("email", T.StringType(), email_address, ("email",), required=True, max_length=254),
+        Field(
+            "email", T.StringType(), email_address, ("email",), required=True, max_length=254, personal=True
+        ),
         Field("country", T.StringType(), text, ("country",), max_length=100),
         Field("uri", T.StringType(), text, ("uri",), required=True, max_length=2048),
         Field("action", T.StringType(), text, ("action",), required=True, max_length=100),

@@ -39,15 +39,17 @@ USERS = Feed(
     format=RawFormat.CSV,
     fields=(
         Field("source_id", T.StringType(), identifier, ("id", "user_id", "source_id"), max_length=100),
-        Field("first_name", T.StringType(), text, ("first_name",), max_length=100),
-        Field("last_name", T.StringType(), text, ("last_name",), max_length=100),
-        Field("email", T.StringType(), email_address, ("email",), required=True, max_length=254),
-        Field("gender", T.StringType(), text, ("gender",), max_length=50),
+        Field("first_name", T.StringType(), text, ("first_name",), max_length=100, personal=True),
+        Field("last_name", T.StringType(), text, ("last_name",), max_length=100, personal=True),
+        Field(
+            "email", T.StringType(), email_address, ("email",), required=True, max_length=254, personal=True
+        ),
+        Field("gender", T.StringType(), text, ("gender",), max_length=50, personal=True),
         # Any text: whether it is an address that can be located is found out when it is to be.
-        Field("ip_address", T.StringType(), lower_text, ("ip_address",), max_length=100),
+        Field("ip_address", T.StringType(), lower_text, ("ip_address",), max_length=100, personal=True),
         Field("created_at", T.TimestampType(), timestamp_or_date, ("created_at",)),
         Field("updated_at", T.TimestampType(), timestamp_or_date, ("updated_at",)),
-        Field("password", T.StringType(), password_hash, ("password",), secret=True),
+        Field("password", T.StringType(), password_hash, ("password",), secret=True, personal=True),
         Field("status", T.StringType(), text, ("status",), max_length=50),
         Field("changed_at", T.TimestampType(), timestamp_or_date, ()),
         Field("delivered_at", T.TimestampType(), timestamp_or_date, ()),
