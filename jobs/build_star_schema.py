@@ -52,7 +52,7 @@ def build_star_schema(run: RunContext) -> bool:
             # All at once: with few members each, planning and committing take longer than Spark's own work.
             with ThreadPoolExecutor(len(DIMENSIONS)) as pool:
                 list(pool.map(lambda dimension: _add_members(run, dimension, changes, mark), DIMENSIONS))
-            apply_changes(facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
+            apply_changes(run, facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
         if may_leave:
             for dimension in DIMENSIONS:
                 _drop_unused_members(run, dimension)
@@ -80,6 +80,7 @@ def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges, 
             )
             # With a mark, two builds at once cannot both add a member.
             table.append(new.coalesce(1), mark, changes.version)
+            run.note_table_written(table, new)
     finally:
         new.unpersist()
 
@@ -94,6 +95,7 @@ def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:
             f"s.{dimension.key} = t.{dimension.key}",
             lambda merge: merge.whenNotMatchedBySourceDelete(),
         )
+        run.note_table_written(table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.console import configure_logging, log
+from jobs.datasets import Dataset, of_lake
 from jobs.errors import UserAnalyticsError
 from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
@@ -30,25 +31,42 @@ from jobs.settings import Settings
 from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
 
+if TYPE_CHECKING:
+    from jobs.lake.tables import LakeTable
+
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """One step of a run, as it stands in `etl_steps`."""
+    """One step of a run, as it stands in `etl_steps`. inputs and outputs: by name, as they were noted last."""
 
     name: str
+    number: int
     started_at: datetime
-    seconds: float
-    outcome: str
-    detail: str
+    seconds: float = 0.0
+    outcome: str = "failed"
+    detail: list[str] = field(default_factory=list)
+    inputs: dict[tuple[bool, str], Dataset] = field(default_factory=dict)
+    outputs: dict[tuple[bool, str], Dataset] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
+class StepListener(Protocol):
+    """Is told of steps as they begin and end. It must not raise."""
+
+    def begun(self, step: Step) -> None: ...
+    def ended(self, step: Step) -> None: ...
 
 
 @dataclass
 class RunContext:
-    """A run under way. steps grows as `step` blocks end; checks as tables are published; refused: a file was."""
+    """A run under way. steps grows as `step` blocks end; checks as tables are published; refused: a file was.
+
+    listener: is told of the steps.
+    """
 
     spark: SparkSession
     settings: Settings
@@ -59,7 +77,10 @@ class RunContext:
     steps: list[Step] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     refused: bool = False
+    listener: StepListener | None = None
     locks: TableLocks = field(init=False)
+    _clock: float = field(init=False, default_factory=time.monotonic)
+    _step: Step | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.locks = TableLocks(
@@ -72,18 +93,55 @@ class RunContext:
             on_lost=lambda: self.spark.sparkContext.cancelAllJobs(),
         )
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has lasted; the time of day may go backwards meanwhile."""
+        return round(time.monotonic() - self._clock, 3)
+
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
-        """Time a block and keep the outcome. What the block appends to the list is the step's detail."""
-        began, clock, detail = datetime.now(UTC), time.monotonic(), list[str]()
-        outcome = "failed"
+        """Time a block and keep the outcome, and what the block notes as read and written until it ends.
+
+        What the block appends to the list is the step's detail.
+        """
+        clock = time.monotonic()
+        step = self._step = Step(name, len(self.steps) + 1, datetime.now(UTC))
+        if self.listener:
+            self.listener.begun(step)
         try:
-            yield detail
-            outcome = "done"
+            yield step.detail
+            step.outcome = "done"
+        except BaseException as error:
+            step.error = error
+            raise
         finally:
-            self.steps.append(
-                Step(name, began, round(time.monotonic() - clock, 3), outcome, "; ".join(detail))
-            )
+            self._step = None
+            step.seconds = round(time.monotonic() - clock, 3)
+            self.steps.append(step)
+            if self.listener:
+                self.listener.ended(step)
+
+    def note_read(self, *datasets: Dataset) -> None:
+        """Say what the present step read. Outside of a step nothing is kept."""
+        if self._step:
+            self._step.inputs.update({(d.in_warehouse, d.name): d for d in datasets})
+
+    def note_written(self, *datasets: Dataset) -> None:
+        """Say what the present step wrote. Outside of a step nothing is kept."""
+        if self._step:
+            self._step.outputs.update({(d.in_warehouse, d.name): d for d in datasets})
+
+    def note_table_read(self, table: LakeTable, version: int | None = None, rows: int | None = None) -> None:
+        """Say that the present step read a table of the lake, by default at its present version."""
+        if self._step:
+            self.note_read(of_lake(table, self.settings.lake_uri, version, rows))
+
+    def note_table_written(
+        self, table: LakeTable, made_by: DataFrame | None = None, rows: int | None = None
+    ) -> None:
+        """Say that the present step brought a table of the lake to its present version, with the rows of made_by."""
+        if self._step:
+            self.note_written(of_lake(table, self.settings.lake_uri, None, rows, made_by))
 
 
 def writes(

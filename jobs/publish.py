@@ -14,12 +14,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs.column_lineage import IDENTITY, SourceColumn, columns_of_view
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, job_main, open_run, parser
+from jobs.datasets import Dataset, of_lake
 from jobs.dry_run import RowChanges, print_plans, row_changes
 from jobs.errors import UserAnalyticsError
 from jobs.lake.ledger import Ledger
@@ -75,10 +78,32 @@ def publish(
         if columns := publication.new_columns(loads):
             record_new_columns(run, columns)
         present = {*published, *(load.table.name for load in loads)}
+        shown = views_over(present)
         with heartbeat(run.spark, "publish"):
-            checks = publication.commit(loads, views_over(present))
+            checks = publication.commit(loads, shown)
+    for load in loads:
+        _note(run, load, sources[load.table.name][1])
+    run.note_written(
+        *(Dataset(v.name, in_warehouse=True, columns=partial(columns_of_view, v)) for v in shown)
+    )
     log.info("publish: %d tables, %d checks passed", len(loads), len(checks))
     return checks
+
+
+def _note(run: RunContext, load: Load, source: LakeTable) -> None:
+    table = of_lake(source, run.settings.lake_uri, load.state.version)
+    copied = {c: [SourceColumn(table.name, c, IDENTITY)] for c in load.table.column_names}
+    run.note_read(table)
+    run.note_written(
+        Dataset(
+            load.table.name,
+            load.state.version,
+            int(load.expected[ROW_COUNT] or 0),
+            in_warehouse=True,
+            schema=load.table.spark_schema(),
+            columns=lambda: copied,
+        )
+    )
 
 
 def dry_run(

@@ -40,7 +40,8 @@ def print_summary(run: RunContext, warehouse: Warehouse, results: Sequence[Stage
             print(table(header, first) if first else "  no rows")
 
     print("\nSeconds per step")
-    print(table(("step", "seconds", "what"), [(s.name, round(s.seconds, 1), s.detail) for s in run.steps]))
+    steps = [(s.name, round(s.seconds, 1), "; ".join(s.detail)) for s in run.steps]
+    print(table(("step", "seconds", "what"), steps))
     print(f"\nLake:      {run.settings.lake_uri}")
     if run.settings.warehouse_url.startswith("bigquery:"):
         print(f"Warehouse: {run.settings.warehouse_url}")

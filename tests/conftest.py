@@ -30,9 +30,9 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 # What a developer has set for real work must not reach a test.
 CLEARED_PREFIXES = (
     *("AWS_", "PG", "WAREHOUSE_", "LAKE_", "SPARK_", "LOCK_", "LOG_", "BIGQUERY_", "GOOGLE_", "GCLOUD_"),
-    *("GEOLOCATION_", "SECRET_"),
+    *("GEOLOCATION_", "SECRET_", "OPENLINEAGE_", "AIRFLOW_CTX_"),
 )
-CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR")
+CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "GIT_REVISION")
 KEPT = ("AWS_CA_BUNDLE", "SPARK_HOME", "SPARK_LOCAL_IP")
 
 

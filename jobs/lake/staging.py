@@ -19,6 +19,7 @@ from pyspark.sql import types as T
 
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, root_cause
+from jobs.datasets import Dataset
 from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources, mapping_text
@@ -155,9 +156,21 @@ def _stage(
             ]
         )
     result = StageResult(feed.name, entries)
+    _note(run, feed, result, ledger.table)
     run.refused = run.refused or bool(result.refused)
     _report(result, counts)
     return result
+
+
+def _note(run: RunContext, feed: Feed, result: StageResult, ledger: LakeTable) -> None:
+    files, rejected = len(result.entries), result.total("rejected")
+    run.note_read(Dataset(f"raw/{feed.name}", rows=result.total("records_read"), files=files))
+    run.note_table_written(ledger)
+    if len(result.refused) < files:
+        accepted = result.total("accepted")
+        run.note_table_written(staging_table(run.spark, run.settings, feed), rows=accepted)
+    if rejected:
+        run.note_table_written(quarantine_table(run.spark, run.settings), rows=rejected)
 
 
 def _names_of(

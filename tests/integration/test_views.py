@@ -81,10 +81,10 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         version(4, 1, datetime(2024, 6, 1, tzinfo=UTC)),
     ],
     "etl_runs": [
-        ("run1", "run", "0.1.0", EVENING, 12.5, "refused"),
-        ("run2", "run", "0.1.0", NIGHT, 3.25, "done"),
+        ("run1", "run", "0.1.0", EVENING, 12.5, "refused", None, None, None),
+        ("run2", "run", "0.1.0", NIGHT, 3.25, "done", "me@here", "abc123", "{}"),
     ],
-    "etl_steps": [("run1", 1, "stage logs", EVENING, 1.5, "done", None)],
+    "etl_steps": [("run1", 1, "stage logs", EVENING, 1.5, "done", None, None, "[]")],
     "etl_checks": [
         ("run1", "dim_users", "row_count", "2", "2", True, EVENING),
         ("run1", "user_purchase", "row_count", "9", "8", False, EVENING),
