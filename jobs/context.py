@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import re
 import signal
@@ -82,7 +83,9 @@ class RunContext:
     listener: StepListener | None = None
     locks: TableLocks = field(init=False)
     _clock: float = field(init=False, default_factory=time.monotonic)
-    _step: Step | None = field(init=False, default=None)
+    _numbers: Iterator[int] = field(init=False, default_factory=lambda: itertools.count(1))
+    # Steps of several threads may be under way at once.
+    _present: threading.local = field(init=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
         self.locks = TableLocks(
@@ -107,7 +110,7 @@ class RunContext:
         What the block appends to the list is the step's detail.
         """
         clock = time.monotonic()
-        step = self._step = Step(name, len(self.steps) + 1, datetime.now(UTC))
+        step = self._present.step = Step(name, next(self._numbers), datetime.now(UTC))
         if self.listener:
             self.listener.begun(step)
         try:
@@ -117,19 +120,24 @@ class RunContext:
             step.error = error
             raise
         finally:
-            self._step = None
+            del self._present.step
             step.seconds = round(time.monotonic() - clock, 3)
             self.steps.append(step)
             if self.listener:
                 self.listener.ended(step)
 
+    @property
+    def _step(self) -> Step | None:
+        """The step that this thread is in."""
+        return getattr(self._present, "step", None)
+
     def note_read(self, *datasets: Dataset) -> None:
-        """Say what the present step read. Outside of a step nothing is kept."""
+        """Say what the present step read. In a thread without a step nothing is kept."""
         if self._step:
             self._step.inputs.update({(d.in_warehouse, d.name): d for d in datasets})
 
     def note_written(self, *datasets: Dataset) -> None:
-        """Say what the present step wrote. Outside of a step nothing is kept."""
+        """Say what the present step wrote. In a thread without a step nothing is kept."""
         if self._step:
             self._step.outputs.update({(d.in_warehouse, d.name): d for d in datasets})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping
@@ -65,6 +66,7 @@ class LineageEvents:
         namespace = os.environ.get("OPENLINEAGE_NAMESPACE", "").strip() or DEFAULT_NAMESPACE
         self.job = JobRun(namespace, _job_name(run.command), str(uuid.UUID(run.run_id)))
         self.parent = _parent(os.environ.get("OPENLINEAGE_PARENT_ID", ""))
+        self._one_at_a_time = threading.Lock()
         self.client: OpenLineageClient | None = None
         with self._at_most_a_warning():
             self.client = _client()
@@ -120,12 +122,13 @@ class LineageEvents:
         inputs: Iterable[Dataset] = (),
         outputs: Iterable[Dataset] = (),
     ) -> None:
-        if self.client is None:
-            return
         from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
         from openlineage.client.facet_v2 import job_type_job
 
-        with self._at_most_a_warning():
+        # Steps of several threads may begin and end at once.
+        with self._one_at_a_time, self._at_most_a_warning():
+            if self.client is None:
+                return
             event = RunEvent(
                 eventType=RunState[kind],
                 eventTime=at.isoformat(),

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -285,6 +286,26 @@ def test_nobody_there_costs_one_warning(
             assert [r.message.split(":")[0] for r in warnings] == ["lineage events"]
     # One try, no more after it.
     assert len(received) == 1
+
+
+def test_steps_at_once_keep_apart(spark: SparkSession, tmp_path: Path) -> None:
+    run = Lake(spark, tmp_path / "lake").run()
+    both = threading.Barrier(2)
+
+    def step(name: str) -> None:
+        with run.step(f"stage {name}"):
+            both.wait(60)
+            run.note_read(Dataset(f"raw/{name}"))
+            both.wait(60)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(step, ("logs", "users")))
+    run.note_read(Dataset("raw/of no step"))
+    assert {s.name: [d.name for d in s.inputs.values()] for s in run.steps} == {
+        "stage logs": ["raw/logs"],
+        "stage users": ["raw/users"],
+    }
+    assert sorted(s.number for s in run.steps) == [1, 2]
 
 
 def test_nothing_is_sent_unless_asked(spark: SparkSession, tmp_path: Path) -> None:
