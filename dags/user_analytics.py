@@ -162,7 +162,13 @@ with DAG(
             needs >> build >> publish
 
     dashboards = SparkJobOperator(task_id="dashboards", job="dashboard_link.py")
-    publish >> dashboards
+    report = SparkJobOperator(
+        task_id="report",
+        job="report_run.py",
+        arguments=["--since", "{{ dag_run.start_date.isoformat() }}"],
+        trigger_rule="all_done",
+    )
+    publish >> [dashboards, report]
 
     @task(trigger_rule="one_failed", retries=0)
     def failed_tasks() -> None:

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from jobs import __version__
 from jobs.console import log
 from jobs.context import RunContext
-from jobs.errors import RejectedShareExceeded
+from jobs.errors import RejectedShareExceeded, RuleFailed
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
 from jobs.warehouse.declarations import Column, tables
@@ -44,7 +44,7 @@ def recorded(run: RunContext) -> Iterator[None]:
     try:
         yield
         outcome = "refused" if run.refused else "done"
-    except RejectedShareExceeded:
+    except (RejectedShareExceeded, RuleFailed):
         outcome = "refused"
         raise
     finally:
@@ -73,7 +73,7 @@ def record_new_columns(run: RunContext, columns: Mapping[str, Sequence[Column]])
 
 
 def _record(run: RunContext, outcome: str) -> None:
-    seconds = round(time.time() - run.started_at.timestamp(), 3)
+    seconds, now = round(time.time() - run.started_at.timestamp(), 3), datetime.now(UTC)
     rows: dict[str, list[tuple[object, ...]]] = {
         "etl_runs": [(run.run_id, run.command[:200], __version__, run.started_at, seconds, outcome)],
         "etl_steps": [
@@ -81,8 +81,17 @@ def _record(run: RunContext, outcome: str) -> None:
             for number, s in enumerate(run.steps, 1)
         ],
         "etl_checks": [
-            (run.run_id, c.table, c.name, c.expected, c.found, c.passed, datetime.now(UTC))
-            for c in run.checks
+            *(
+                (run.run_id, c.table, c.name, c.expected, c.found, c.passed, now, None, None, None, None)
+                for c in run.checks
+            ),
+            *(
+                (
+                    *(run.run_id, f.subject, f.rule, f.expected[:100], f.found and f.found[:100]),
+                    *(f.passed, now, f.kind, f.action, f.rows_checked, f.rows_failing),
+                )
+                for f in run.findings
+            ),
         ],
     }
     with run.locks.hold(FOLDER):

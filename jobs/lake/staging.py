@@ -20,16 +20,19 @@ from pyspark.sql import types as T
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, root_cause
 from jobs.errors import FileRefused, RejectedShareExceeded
+from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources, mapping_text
 from jobs.lake import raw
-from jobs.lake.ledger import FORGOTTEN, REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
+from jobs.lake.ledger import FORGOTTEN, REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read, last_new
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
 from jobs.lake.tables import LakeTable
+from jobs.quality.evaluation import Judged, freshness_result, judge, result, settle, volume_result
+from jobs.quality.rules import OF_A_RECORD, Action, Kind, RuleResult
 from jobs.settings import Settings
-from jobs.transforms.checks import checked
+from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
     content_differs,
     preference,
@@ -68,6 +71,8 @@ class FileCounts:
     rejected: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     unknown_columns: Sequence[str] = ()
+    # Of the records that are not rejected: how many break each rule that warns or fails.
+    broken: Mapping[str, int] = field(default_factory=dict)
 
 
 def staging_table(spark: SparkSession, settings: Settings, feed: Feed) -> LakeTable:
@@ -105,7 +110,8 @@ def stage(
     says so, and reading it again finds its own rows by `_file_id` and ends in the same state.
 
     Raises RejectedShareExceeded, before anything is written, when more than max_rejected_share of the records read
-    would be rejected; KeyCollision when two natural keys have one hash.
+    would be rejected; RuleFailed, likewise, when a rule that says `fail` is broken; KeyCollision when two natural keys
+    have one hash.
     """
     # Held from the look at what is new to the note that it was read: two at once would both add the same.
     with run.locks.hold(f"staging/{feed.name}"):
@@ -126,6 +132,8 @@ def _stage(
     todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), history, reread)
     if not todo:
         log.info("stage %s: nothing new", feed.name)
+        if reread is None:
+            _judge_freshness(run, feed, history)
         return StageResult(feed.name, ())
     log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(todo), f"{sum(f.size for f in todo):,}")
 
@@ -138,6 +146,7 @@ def _stage(
         if records is not None:
             try:
                 _require_share(feed, counts.values(), max_rejected_share)
+                _judge(run, feed, records, files, counts, history, is_new=reread is None)
                 _write_quarantine(run, feed, records, files, counts)
                 accepted = _write_accepted(run, feed, records, files, current.values())
             finally:
@@ -202,7 +211,7 @@ def _records(
         records = None
         try:
             records = _keyed(run, feed, files).persist(StorageLevel.DISK_ONLY)
-            return records, _counts(records, files), files
+            return records, _counts(feed, records, files), files
         except (PySparkException, Py4JJavaError):
             if records is not None:
                 records.unpersist()
@@ -227,13 +236,19 @@ def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
     return None
 
 
-def _counts(records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, FileCounts]:
+def _counts(feed: Feed, records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, FileCounts]:
+    rules = feed.rules_of_records(Action.WARN, Action.FAIL)
+    accepted = F.col("_reasons") == ""
     per_file = (
         records.groupBy("_file_id")
         .agg(
             F.count("*").alias("read"),
             F.count_if(F.col("_reasons") != "").alias("rejected"),
             F.count("_extra").alias("extra"),
+            *(
+                F.count_if(accepted & broken(rule, F.col(rule.columns[0]))).alias(f"rule {rule.name}")
+                for rule in rules
+            ),
         )
         .collect()
     )
@@ -251,7 +266,11 @@ def _counts(records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, Fil
             unknown.setdefault(row._file_id, []).append(row.name)
     found = {
         row._file_id: FileCounts(
-            row.read, row.rejected, reasons.get(row._file_id, {}), unknown.get(row._file_id, ())
+            row.read,
+            row.rejected,
+            reasons.get(row._file_id, {}),
+            unknown.get(row._file_id, ()),
+            {rule.name: row[f"rule {rule.name}"] for rule in rules},
         )
         for row in per_file
     }
@@ -268,6 +287,60 @@ def _require_share(feed: Feed, counted: Collection[FileCounts], max_share: float
             f"allowed {max_share:.0%}: {most}. Nothing was staged. Mend the files or the mapping, or allow more with "
             "--max-rejected"
         )
+
+
+def _judge(
+    run: RunContext,
+    feed: Feed,
+    records: DataFrame,
+    files: Sequence[InspectedFile],
+    counts: Mapping[int, FileCounts],
+    history: Sequence[LedgerEntry],
+    is_new: bool,
+) -> None:
+    """Note what the feed's rules find in what was read. is_new: also how much came; what is read again is not new."""
+    subject = f"staging/{feed.name}"
+    read, rejected = (sum(getattr(c, name) for c in counts.values()) for name in ("read", "rejected"))
+    reasons: Counter[str] = sum((Counter(c.reasons) for c in counts.values()), Counter())
+    rules = {rule.name: rule for rule in feed.all_rules}
+    results = [
+        result(rules[name], subject, read, number)
+        if name in rules
+        else RuleResult(subject, name, "format", Action.REJECT, read, number, "can be taken apart")
+        for name, number in reasons.most_common()
+    ]
+    related = []
+    paths = {file.file.path for file in files}
+    for rule in feed.all_rules:
+        if rule.kind in (Kind.UNIQUE, Kind.REFERENCE):
+            related.append(rule)
+        elif rule.kind is Kind.VOLUME and is_new:
+            new = {file.file.path: counts[file.file_id].read for file in files}
+            before = [e for e in by_path(history).values() if e.status == STAGED and e.path not in paths]
+            if found := volume_result(rule, subject, new, [entry.records_read for entry in before]):
+                results.append(found)
+        elif rule.kind is Kind.FRESHNESS and is_new:
+            results.append(freshness_result(rule, subject, run.started_at, run.started_at, read))
+        elif rule.kind in OF_A_RECORD and rule.action is not Action.REJECT:
+            failing = sum(count.broken.get(rule.name, 0) for count in counts.values())
+            results.append(result(rule, subject, read - rejected, failing))
+    if related:
+        judged = Judged(subject, records.where("_reasons = ''"), related, KEY)
+        results += judge([judged], lambda name: _staged(run, name), run.started_at)
+    settle(run, results, f"Nothing of {feed.name} was staged")
+
+
+def _judge_freshness(run: RunContext, feed: Feed, history: Sequence[LedgerEntry]) -> None:
+    """Note when something new is overdue; nothing is looked at of a feed of which nothing came yet."""
+    last = last_new(history)
+    rules = [rule for rule in feed.all_rules if rule.kind is Kind.FRESHNESS] if last else []
+    results = [freshness_result(rule, f"staging/{feed.name}", last, run.started_at, 0) for rule in rules]
+    settle(run, [found for found in results if not found.passed], f"Nothing of {feed.name} was new")
+
+
+def _staged(run: RunContext, name: str) -> DataFrame | None:
+    table = staging_table(run.spark, run.settings, FEEDS[name])
+    return table.read() if table.exists() else None
 
 
 def _write_quarantine(

@@ -180,8 +180,8 @@ def test_bad_customers_and_orders_are_rejected_with_their_reasons(spark: SparkSe
     customers.stage()
     assert customers.rows("customer_id", "age", "customer_segment") == [("1", 17, "Basic")]
     assert [reasons for _, reasons, _ in customers.rejected()] == [
-        ("customer_id_missing", "name_missing", "age_invalid", "registration_date_missing"),
-        ("email_invalid", "age_invalid", "registration_date_invalid", "customer_segment_invalid"),
+        ("customer_id_missing", "name_missing", "age_out_of_range", "registration_date_missing"),
+        ("email_invalid", "age_out_of_range", "registration_date_invalid", "customer_segment_invalid"),
     ]
     assert "missing column: registration_date" in customers.refused()["b.csv"]
     # The file delivered last decides, whichever is read last.
@@ -206,8 +206,8 @@ def test_bad_customers_and_orders_are_rejected_with_their_reasons(spark: SparkSe
     ]
     assert sorted(reasons for _, reasons, _ in orders.rejected()) == [
         ("order_id_missing", "product_missing", "quantity_invalid", "price_invalid", "order_date_missing"),
-        ("quantity_invalid", "price_invalid"),
-        ("quantity_invalid", "price_invalid", "order_date_invalid"),
+        ("quantity_out_of_range", "price_out_of_range"),
+        ("quantity_out_of_range", "price_out_of_range", "order_date_invalid"),
     ]
 
 
