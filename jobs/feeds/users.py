@@ -69,7 +69,7 @@ USERS = Feed(
     rules=(
         Rule(Kind.RANGE, ("created_at",), low="2000-01-01", high=NOW),
         Rule(Kind.RANGE, ("updated_at",), low="2000-01-01", high=NOW),
-        Rule(Kind.SET, ("status",), values=("active", "invited", "blocked")),
+        Rule(Kind.SET, ("status",), values=("active", "invited", "registered", "blocked", "closed")),
         # A file holds all accounts, or those that changed: much more or less is usual.
         Rule(Kind.VOLUME, tolerance=0.9),
     ),

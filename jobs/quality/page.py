@@ -27,6 +27,7 @@ p { margin: .3rem 0; }
 table { border-collapse: collapse; margin: .4rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem .3rem 0; text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
+.time { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code, .mono { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); } .bold { font-weight: 600; }
@@ -57,7 +58,7 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(f'Run {report.name}')}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(parts)
-        + f'\n<p class="soft">Made {_time(report.made_at)} by user-analytics.</p>\n</body>\n</html>\n'
+        + f'\n<p class="soft">Made {_time(report.made_at)} by user-analytics. All times are UTC.</p>\n</body>\n</html>\n'
     )
 
 
@@ -66,7 +67,7 @@ def _head(report: Report) -> str:
         title, rows = f"{len(report.runs)} runs", _runs(report)
     else:
         run = report.runs[0]
-        title = f"Run of {run['command']}"
+        title = f"user-analytics {run['command']}"
         rows = _pairs(
             ("outcome", _outcome(run["outcome"])),
             ("started", _time(run["started_at"])),
@@ -205,7 +206,7 @@ def _bars(name: str, bars: Sequence[Bar]) -> Html:
         accepted, both = (round((HEIGHT - 1) * top / most, 1) for top in tops)
         # Few among many are seen, too.
         both = max(both, accepted + 1.5) if bar.rejected else both
-        says = f"{_time(bar.at)}: {bar.accepted:,} accepted, {bar.rejected:,} rejected"
+        says = f"{bar.at:%Y-%m-%d %H:%M}: {bar.accepted:,} accepted, {bar.rejected:,} rejected"
         drawn.append(
             f"<g><title>{escape(says)}</title>"
             f'<rect class="accepted" x="{number * STEP}" y="{HEIGHT - accepted:g}" width="{WIDTH}" '
@@ -247,8 +248,8 @@ def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"
+def _time(at: datetime) -> Html:
+    return _tag("span", f"{at:%Y-%m-%d %H:%M}", "time")
 
 
 def _tag(name: str, text: object, style: str | None = None) -> Html:

@@ -25,7 +25,7 @@ from jobs.show_quarantine import sample
 from jobs.show_status import feed_status
 
 RUNS_IN_TREND = 20
-EXAMPLES_OF_A_KIND, EXAMPLES_OF_A_FEED = 2, 10
+EXAMPLES_OF_A_KIND, EXAMPLES_OF_A_FEED = 1, 10
 
 
 @dataclass(frozen=True)

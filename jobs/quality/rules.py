@@ -119,7 +119,10 @@ class Rule:
                 low = "" if self.low is None else f"from {self.low}"
                 return " ".join(filter(None, (low, "" if self.high is None else f"to {self.high}")))
             case Kind.SET:
-                return f"one of {', '.join(map(str, self.values))}"
+                values = ", ".join(
+                    str(value).lower() if isinstance(value, bool) else str(value) for value in self.values
+                )
+                return f"one of {values}" if len(self.values) > 1 else f"is {values}"
             case Kind.UNIQUE:
                 return "different in each record"
             case Kind.REFERENCE:
