@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
@@ -24,13 +24,13 @@ from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources, mapping_text
 from jobs.lake import raw
-from jobs.lake.ledger import FORGOTTEN, REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read, last_new
+from jobs.lake.ledger import FORGOTTEN, REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
 from jobs.lake.tables import LakeTable
-from jobs.quality.evaluation import Judged, freshness_result, judge, result, settle, volume_result
-from jobs.quality.rules import OF_A_RECORD, Action, Kind, RuleResult
+from jobs.quality.feeds import FileCounts, judge_feed, judge_freshness
+from jobs.quality.rules import Action
 from jobs.settings import Settings
 from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
@@ -61,18 +61,6 @@ class StageResult:
     @property
     def refused(self) -> tuple[LedgerEntry, ...]:
         return tuple(entry for entry in self.entries if entry.status == REFUSED)
-
-
-@dataclass(frozen=True)
-class FileCounts:
-    """Of one file in a batch."""
-
-    read: int = 0
-    rejected: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    unknown_columns: Sequence[str] = ()
-    # Of the records that are not rejected: how many break each rule that warns or fails.
-    broken: Mapping[str, int] = field(default_factory=dict)
 
 
 def staging_table(spark: SparkSession, settings: Settings, feed: Feed) -> LakeTable:
@@ -133,7 +121,7 @@ def _stage(
     if not todo:
         log.info("stage %s: nothing new", feed.name)
         if reread is None:
-            _judge_freshness(run, feed, history)
+            judge_freshness(run, feed, history)
         return StageResult(feed.name, ())
     log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(todo), f"{sum(f.size for f in todo):,}")
 
@@ -146,7 +134,11 @@ def _stage(
         if records is not None:
             try:
                 _require_share(feed, counts.values(), max_rejected_share)
-                _judge(run, feed, records, files, counts, history, is_new=reread is None)
+                counted = {file.file.path: counts[file.file_id] for file in files}
+                valid = records.where("_reasons = ''")
+                judge_feed(
+                    run, feed, valid, counted, history, lambda name: _staged(run, name), reread is None
+                )
                 _write_quarantine(run, feed, records, files, counts)
                 accepted = _write_accepted(run, feed, records, files, current.values())
             finally:
@@ -287,55 +279,6 @@ def _require_share(feed: Feed, counted: Collection[FileCounts], max_share: float
             f"allowed {max_share:.0%}: {most}. Nothing was staged. Mend the files or the mapping, or allow more with "
             "--max-rejected"
         )
-
-
-def _judge(
-    run: RunContext,
-    feed: Feed,
-    records: DataFrame,
-    files: Sequence[InspectedFile],
-    counts: Mapping[int, FileCounts],
-    history: Sequence[LedgerEntry],
-    is_new: bool,
-) -> None:
-    """Note what the feed's rules find in what was read. is_new: also how much came; what is read again is not new."""
-    subject = f"staging/{feed.name}"
-    read, rejected = (sum(getattr(c, name) for c in counts.values()) for name in ("read", "rejected"))
-    reasons: Counter[str] = sum((Counter(c.reasons) for c in counts.values()), Counter())
-    rules = {rule.name: rule for rule in feed.all_rules}
-    results = [
-        result(rules[name], subject, read, number)
-        if name in rules
-        else RuleResult(subject, name, "format", Action.REJECT, read, number, "can be taken apart")
-        for name, number in reasons.most_common()
-    ]
-    related = []
-    paths = {file.file.path for file in files}
-    for rule in feed.all_rules:
-        if rule.kind in (Kind.UNIQUE, Kind.REFERENCE):
-            related.append(rule)
-        elif rule.kind is Kind.VOLUME and is_new:
-            new = {file.file.path: counts[file.file_id].read for file in files}
-            before = [e for e in by_path(history).values() if e.status == STAGED and e.path not in paths]
-            if found := volume_result(rule, subject, new, [entry.records_read for entry in before]):
-                results.append(found)
-        elif rule.kind is Kind.FRESHNESS and is_new:
-            results.append(freshness_result(rule, subject, run.started_at, run.started_at, read))
-        elif rule.kind in OF_A_RECORD and rule.action is not Action.REJECT:
-            failing = sum(count.broken.get(rule.name, 0) for count in counts.values())
-            results.append(result(rule, subject, read - rejected, failing))
-    if related:
-        judged = Judged(subject, records.where("_reasons = ''"), related, KEY)
-        results += judge([judged], lambda name: _staged(run, name), run.started_at)
-    settle(run, results, f"Nothing of {feed.name} was staged")
-
-
-def _judge_freshness(run: RunContext, feed: Feed, history: Sequence[LedgerEntry]) -> None:
-    """Note when something new is overdue; nothing is looked at of a feed of which nothing came yet."""
-    last = last_new(history)
-    rules = [rule for rule in feed.all_rules if rule.kind is Kind.FRESHNESS] if last else []
-    results = [freshness_result(rule, f"staging/{feed.name}", last, run.started_at, 0) for rule in rules]
-    settle(run, [found for found in results if not found.passed], f"Nothing of {feed.name} was new")
 
 
 def _staged(run: RunContext, name: str) -> DataFrame | None:

@@ -58,7 +58,8 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(f'Run {report.name}')}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(parts)
-        + f'\n<p class="soft">Made {_time(report.made_at)} by user-analytics. All times are UTC.</p>\n</body>\n</html>\n'
+        + f'\n<p class="soft">Made {_time(report.made_at)} by user-analytics. All times are UTC.</p>\n'
+        + "</body>\n</html>\n"
     )
 
 
@@ -111,7 +112,7 @@ def _rule_row(rule: RuleReport) -> tuple[str, ...]:
 def _verdict(rule: RuleReport) -> Html:
     if rule.passed is None:
         return _tag("span", "not looked at", "soft")
-    if rule.action == Action.REJECT:
+    if rule.action == Action.REJECT and rule.rows_failing:
         return _tag("span", "rejected", "warn bold")
     if rule.passed:
         return _tag("span", "held", "good")

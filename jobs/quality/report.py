@@ -17,7 +17,7 @@ from jobs.feeds.mapping import mapped_sources
 from jobs.lake.ledger import Ledger, LedgerEntry
 from jobs.lake.quarantine import quarantine_table
 from jobs.quality.masking import shown_error, shown_record
-from jobs.quality.rules import Rule
+from jobs.quality.rules import Action, Rule
 from jobs.quality.tables import table_rules
 from jobs.reports import utc
 from jobs.runs import run_table
@@ -134,7 +134,7 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
             _feed(name, upto.get(name, []), ids, end, reasons.get(name, {}), examples.get(name, []))
             for name in FEEDS
         ],
-        _rules(checks, ids, past),
+        _rules(checks, ids, past, upto),
         datetime.now(UTC),
     )
 
@@ -205,9 +205,17 @@ def declared_rules() -> dict[tuple[str, str], Rule]:
 
 
 def _rules(
-    checks: Sequence[Mapping[str, Any]], run_ids: Sequence[str], past: Sequence[str]
+    checks: Sequence[Mapping[str, Any]],
+    run_ids: Sequence[str],
+    past: Sequence[str],
+    histories: Mapping[str, Sequence[LedgerEntry]],
 ) -> list[RuleReport]:
     """Declared rules with what the runs found by them, and what the runs found besides."""
+    read: Counter[str] = Counter()
+    for entries in histories.values():
+        for entry in entries:
+            if entry.run_id in run_ids:
+                read[f"staging/{entry.feed}"] += entry.records_read
     by_rule: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for check in checks:
         by_rule.setdefault((check["table_name"], check["check_name"]), {})[check["run_id"]] = check
@@ -229,5 +237,16 @@ def _rules(
             )
         elif key in rules:
             rule = rules[key]
-            found.append(RuleReport(subject, name, rule.kind, rule.action, rule.wanted, trend=trend))
+            # A run notes only those rules that rejected something.
+            kept = rule.action is Action.REJECT and read[subject] > 0
+            passed, checked, failing = (True, read[subject], 0) if kept else (None, None, None)
+            found.append(
+                RuleReport(
+                    *(subject, name, rule.kind, rule.action, rule.wanted, None),
+                    passed=passed,
+                    rows_checked=checked,
+                    rows_failing=failing,
+                    trend=trend,
+                )
+            )
     return found
