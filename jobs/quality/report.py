@@ -131,7 +131,7 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
         chosen,
         [{**step, "started_at": utc(step["started_at"])} for step in steps],
         [
-            _feed(name, upto.get(name, []), ids, end, reasons.get(name, {}), examples.get(name, []))
+            _feed(name, upto.get(name, []), ids, end, dict(reasons.get(name, {})), examples.get(name, []))
             for name in FEEDS
         ],
         _rules(checks, ids, past, upto),
