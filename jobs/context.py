@@ -32,6 +32,8 @@ from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
 
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
+# How much text a compressed byte is taken for.
+GZIP_RATIO = 8
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -130,7 +132,7 @@ def open_run(command: str, settings: Settings, warn_only: bool = False) -> Itera
 def _is_small(store: ObjectStore) -> bool:
     total = 0
     for file in store.list("raw"):
-        total += file.size
+        total += file.size * (GZIP_RATIO if file.path.endswith(".gz") else 1)
         if total > SMALL_LAKE_BYTES:
             return False
     return True
