@@ -28,7 +28,6 @@ ORDERS = Feed(
         Rule(Kind.RANGE, ("quantity",), Action.REJECT, low=1, high=1_000_000),
         Rule(Kind.RANGE, ("price",), Action.REJECT, low=0, high=10_000_000),
         Rule(Kind.RANGE, ("order_date",), high=NOW),
-        Rule(Kind.REFERENCE, ("customer_id",), table="customers", column="customer_id"),
         Rule(Kind.VOLUME, tolerance=0.5),
     ),
 )
