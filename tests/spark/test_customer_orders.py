@@ -244,8 +244,8 @@ def test_generated_customers_and_orders_go_all_the_way(spark: SparkSession, tmp_
     totals = ("records_read", "accepted", "duplicates", "rejected")
     assert [staged_orders.total(name) for name in totals] == [5080, 5000, 50, 30]
     assert [staged_customers.total(name) for name in totals] == [1019, 1000, 10, 9]
-    assert customers.reasons() == {"age_invalid": 3, "name_missing": 3, "registration_date_invalid": 3}
-    assert orders.reasons() == {"quantity_invalid": 10, "price_invalid": 10, "order_date_invalid": 10}
+    assert customers.reasons() == {"age_out_of_range": 3, "name_missing": 3, "registration_date_invalid": 3}
+    assert orders.reasons() == {"quantity_out_of_range": 10, "price_invalid": 10, "order_date_invalid": 10}
     assert train_segments(orders.run()) is True
     found = json.loads((Path(tmp_lake) / "results" / "model_results.json").read_text())
     assert found["accuracy"] > found["majority_baseline"] + 0.1
