@@ -28,6 +28,7 @@ from jobs.datasets import Dataset, of_lake
 from jobs.errors import UserAnalyticsError
 from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
+from jobs.quality.rules import RuleResult
 from jobs.settings import Settings
 from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
@@ -69,6 +70,7 @@ class RunContext:
     """A run under way. steps grows as `step` blocks end; checks as tables are published; refused: a file was.
 
     listener: is told of the steps.
+    findings: what rules found. warn_only: a rule that says `fail` does not stop the run.
     """
 
     spark: SparkSession
@@ -79,8 +81,10 @@ class RunContext:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     steps: list[Step] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    findings: list[RuleResult] = field(default_factory=list)
     refused: bool = False
     listener: StepListener | None = None
+    warn_only: bool = False
     locks: TableLocks = field(init=False)
     _clock: float = field(init=False, default_factory=time.monotonic)
     _numbers: Iterator[int] = field(init=False, default_factory=lambda: itertools.count(1))
@@ -171,7 +175,7 @@ def writes(
 
 
 @contextmanager
-def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
+def open_run(command: str, settings: Settings, warn_only: bool = False) -> Iterator[RunContext]:
     """Check the lake, open a session if none is open, and close it again if it was opened here.
 
     Raises ConfigurationError, before Spark starts, when the lake cannot be used.
@@ -181,7 +185,9 @@ def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
     ours = SparkSession.getActiveSession() is None
     spark = get_session(f"user-analytics {command}", settings, small=_is_small(store))
     try:
-        yield RunContext(spark, settings, store, run_id=uuid.uuid4().hex, command=command)
+        yield RunContext(
+            spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only
+        )
     finally:
         if ours:
             spark.stop()
@@ -261,4 +267,11 @@ def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+
+
+def add_warn_only(arguments: argparse.ArgumentParser) -> None:
+    """Add `--warn-only`, the same for every command that judges by rules."""
+    arguments.add_argument(
+        "--warn-only", action="store_true", help="go on where a rule that says `fail` is broken"
     )

@@ -12,7 +12,7 @@ from jobs import __version__
 from jobs.console import log
 from jobs.context import RunContext
 from jobs.datasets import as_json
-from jobs.errors import RejectedShareExceeded
+from jobs.errors import RejectedShareExceeded, RuleFailed
 from jobs.lake.tables import LakeTable
 from jobs.lineage_events import LineageEvents, is_on
 from jobs.provenance import configuration, git_revision, started_by
@@ -49,7 +49,7 @@ def recorded(run: RunContext) -> Iterator[None]:
         yield
         ended = True
         outcome = "refused" if run.refused else "done"
-    except RejectedShareExceeded:
+    except (RejectedShareExceeded, RuleFailed):
         outcome = "refused"
         raise
     finally:
@@ -81,6 +81,7 @@ def record_new_columns(run: RunContext, columns: Mapping[str, Sequence[Column]])
 
 
 def _record(run: RunContext, outcome: str) -> None:
+    now = datetime.now(UTC)
     rows: dict[str, list[tuple[object, ...]]] = {
         "etl_runs": [
             (
@@ -96,8 +97,17 @@ def _record(run: RunContext, outcome: str) -> None:
             for s in run.steps
         ],
         "etl_checks": [
-            (run.run_id, c.table, c.name, c.expected, c.found, c.passed, datetime.now(UTC))
-            for c in run.checks
+            *(
+                (run.run_id, c.table, c.name, c.expected, c.found, c.passed, now, None, None, None, None)
+                for c in run.checks
+            ),
+            *(
+                (
+                    *(run.run_id, f.subject, f.rule, f.expected[:100], f.found and f.found[:100]),
+                    *(f.passed, now, f.kind, f.action, f.rows_checked, f.rows_failing),
+                )
+                for f in run.findings
+            ),
         ],
     }
     with run.locks.hold(FOLDER):

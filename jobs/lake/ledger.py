@@ -113,6 +113,15 @@ def by_path(history: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
     return {entry.path: entry for entry in history}
 
 
+def last_new(history: Iterable[LedgerEntry]) -> datetime | None:
+    """When a file version was staged that had not been before. history: oldest first."""
+    first_read: dict[tuple[str, str], datetime] = {}
+    for entry in history:
+        if entry.status == STAGED:
+            first_read.setdefault((entry.path, entry.version), entry.staged_at)
+    return max(first_read.values(), default=None)
+
+
 def files_to_read(
     listed: Sequence[RawFile], history: Sequence[LedgerEntry], reread: Collection[str] | None = None
 ) -> list[RawFile]:

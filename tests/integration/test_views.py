@@ -86,8 +86,21 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
     ],
     "etl_steps": [("run1", 1, "stage logs", EVENING, 1.5, "done", None, None, "[]")],
     "etl_checks": [
-        ("run1", "dim_users", "row_count", "2", "2", True, EVENING),
-        ("run1", "user_purchase", "row_count", "9", "8", False, EVENING),
+        ("run1", "dim_users", "row_count", "2", "2", True, EVENING, None, None, None, None),
+        ("run1", "user_purchase", "row_count", "9", "8", False, EVENING, None, None, None, None),
+        (
+            "run1",
+            "user_purchase",
+            "unit_price_out_of_range",
+            "from 0",
+            None,
+            False,
+            EVENING,
+            "range",
+            "warn",
+            9,
+            1,
+        ),
     ],
     "etl_files": [
         ("logs", "raw/logs/a", 1, "v1", 10, EVENING, "staged", None, 10, 7, 1, 2, "run1", EVENING),
