@@ -31,6 +31,8 @@ from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
 
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
+# How much text a compressed byte is taken for.
+GZIP_RATIO = 8
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -122,7 +124,7 @@ def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
 def _is_small(store: ObjectStore) -> bool:
     total = 0
     for file in store.list("raw"):
-        total += file.size
+        total += file.size * (GZIP_RATIO if file.path.endswith(".gz") else 1)
         if total > SMALL_LAKE_BYTES:
             return False
     return True

@@ -184,8 +184,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = get_session("user-analytics-tests", settings, small=True)
     # As for large lakes: what Spark compiles is what has to be right there.
     session.conf.set("spark.sql.codegen.wholeStage", "true")
-    # A handful of rows each: tasks cost more than what they do.
-    session.conf.set("spark.sql.shuffle.partitions", "2")
+    session.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
     yield session
     session.stop()
 
