@@ -4,7 +4,7 @@
 CREATE TABLE events (
   id VARCHAR(100) NOT NULL COMMENT 'Id as delivered, or a UUID version 8 where another event has that id',
   timestamp TIMESTAMPTZ NOT NULL COMMENT 'When, UTC',
-  email VARCHAR(254) NOT NULL COMMENT 'Who, in lower case',
+  email VARCHAR(254) NOT NULL COMMENT 'Who, in lower case (personal)',
   country VARCHAR(100) COMMENT 'Where',
   uri VARCHAR(2048) NOT NULL COMMENT 'What was looked at',
   action VARCHAR(100) NOT NULL COMMENT 'What was done',

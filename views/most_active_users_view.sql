@@ -1,7 +1,8 @@
--- Grain: one row per e-mail address with events. Users with equally many events are ranked by their address.
+-- Grain: one row per e-mail address with events. Users with equally many events are ranked by their address,
+-- of which the first letter and the domain are shown.
 SELECT
   ROW_NUMBER() OVER (ORDER BY event_count DESC, email ASC) AS user_rank,
-  email,
+  CONCAT(SUBSTRING(email, 1, 1), '***', SUBSTRING(email, NULLIF(LOCATE('@', email), 0))) AS masked_email,
   company,
   event_count,
   action_count,

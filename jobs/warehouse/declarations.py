@@ -28,12 +28,20 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 @dataclass(frozen=True)
 class Column:
-    """One column; type is sqlglot's, which every dialect can write."""
+    """One column; type is sqlglot's, which every dialect can write.
+
+    personal: it says something about one person, or is computed from what does; its comment ends in `(personal)`.
+    No view shows it in clear.
+    """
 
     name: str
     type: exp.DataType
     nullable: bool
     comment: str
+
+    @property
+    def personal(self) -> bool:
+        return self.comment.endswith("(personal)")
 
     @property
     def is_measure_type(self) -> bool:

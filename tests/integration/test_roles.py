@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 import jobs.warehouse.postgres as postgres_module
 from jobs.warehouse.base import Load, Published
-from jobs.warehouse.declarations import tables, views_over
+from jobs.warehouse.declarations import Column, tables, views, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.warehouses import arrow_rows, copy_without_spark, query
 
@@ -104,3 +104,48 @@ def test_publish_with_the_documented_grants_and_read_views_only(roles: Roles) ->
     for statement in ("CREATE SCHEMA other", "CREATE TABLE public.mine (a int)"):
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             query(roles.publisher, statement)
+
+
+MARK = "marked"
+MARKED_ID, MARKED_NUMBER = "bada55ed-0000-8000-8000-00000000000{}", 66.612345
+
+
+def marked_value(column: Column, number: int) -> Any:
+    """A value of a declared column; where the column is personal, one that nothing else has."""
+    match column.type.this.value:
+        case "UUID":
+            return MARKED_ID.format(number) if column.personal else f"00000000-0000-8000-8000-{number:012d}"
+        case "BIGINT" | "DECIMAL":
+            return number
+        case "DOUBLE":
+            return MARKED_NUMBER + number if column.personal else 0.5
+        case "BOOLEAN":
+            return True
+        case "DATE":
+            return date(2024, 5, number)
+        case "TIMESTAMPTZ":
+            return datetime(2024, 5, number, tzinfo=UTC)
+        case "ARRAY":
+            return []
+    if not column.personal:
+        return f"text {number}"
+    return f"{MARK}-{number}@example.org" if column.name == "email" else f"{MARK} {column.name} {number}"
+
+
+def test_no_view_shows_a_personal_value(roles: Roles) -> None:
+    loads = []
+    for name, table in tables().items():
+        rows = [tuple(marked_value(column, number) for column in table.columns) for number in (1, 2)]
+        loads.append(load(name, rows, 1, len(rows)))
+    with PostgresWarehouse(roles.publisher, "analytics").publishing() as publication:
+        publication.commit(loads, views_over(tables()))
+    assert MARK in str(query(roles.publisher, "SELECT * FROM users"))
+    roles.grant_views()
+    shown = {name: str(query(roles.dashboards, f"SELECT * FROM {name}")) for name in views()}
+    for mark in (MARK, MARKED_ID[:8], str(MARKED_NUMBER)[3:]):
+        assert [name for name, rows in shown.items() if mark in rows.lower()] == []
+    # What is left of an address tells its domain.
+    assert query(roles.dashboards, "SELECT masked_email FROM most_active_users_view") == [
+        ("m***@example.org",),
+        ("m***@example.org",),
+    ]
