@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # Written in pieces, so that this file does not find itself.
@@ -98,3 +99,15 @@ def test_benchmark_and_test_packages_agree_with_the_runtime() -> None:
     for other in ("requirements-dev.txt", "requirements-bench.txt"):
         both = runtime.keys() & pins(other).keys()
         assert {n: pins(other)[n] for n in both} == {n: runtime[n] for n in both}
+
+
+def test_memory_limits_of_the_stack_fit_8_gib() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert services["spark-worker"]["deploy"]["replicas"] == "${SPARK_WORKERS:-2}"
+    mebibytes = 0
+    for name, service in services.items():
+        number, unit = int(service["mem_limit"][:-1]), service["mem_limit"][-1]
+        # airflow-init ends before the rest of Airflow starts.
+        copies = {"airflow-init": 0, "spark-worker": 2}.get(name, 1)
+        mebibytes += copies * number * {"m": 1, "g": 1024}[unit]
+    assert 0 < mebibytes <= 8 * 1024
