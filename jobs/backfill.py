@@ -22,9 +22,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date
 
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
+from jobs.lake.archive import ARCHIVE, how_to_restore
 from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.objects import RawFile
 from jobs.lake.rereading import read_again
@@ -115,6 +117,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name: files_between(files, options.first, options.last) for name, files in listed.items()
             }
             chosen = {name: files for name, files in chosen.items() if files}
+            away = [
+                file.path
+                for name in options.feeds
+                for file in files_between(
+                    list(run.store.list(f"{ARCHIVE}/{name}")), options.first, options.last
+                )
+            ]
+            if away:
+                log.warning("backfill: archived and not read: %s; %s", ", ".join(away), how_to_restore(away))
             results = backfill(run, warehouse, chosen, options.max_rejected) if chosen else []
         report(results, options.json)
         return 3 if any(result.refused for result in results) else 0

@@ -53,6 +53,11 @@ COMMANDS = {
         "jobs.reset_tables",
         "forget what was staged of a feed, or remove marts, to be made anew; asks first",
     ),
+    "archive": ("jobs.archive_files", "move staged raw files that are old to archive/, or bring some back"),
+    "erase": (
+        "jobs.erase_person",
+        "remove a person from lake and warehouse, history included, and prove it; asks first",
+    ),
     "reset-marts": ("jobs.reset_marts", "as `reset marts`, for schedulers: asks nothing"),
     "status": ("jobs.show_status", "last runs, freshness of feeds and marts, rejected records, locks held"),
     "plan": ("jobs.plan_run", "what a run would read, build and publish"),

@@ -26,6 +26,7 @@ from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, load_mapping
+from jobs.lake.archive import archived, how_to_restore
 from jobs.lake.quarantine import count_rejected, quarantine_table, selected
 from jobs.lake.rereading import read_again
 from jobs.lake.staging import StageResult
@@ -110,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             recorded(run),
             run.step(name) as detail,
         ):
+            store = run.store
             result = replay(run, feed, options.reason, options.file, names, options.max_rejected)
             detail.append(f"{sum(result.before.values())} rejected before, {sum(result.after.values())} now")
         if options.json:
@@ -125,10 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print_report(result)
         if result.missing:
+            away = archived(store, feed.name) & result.missing.keys()
+            how = f"; archived ones: {how_to_restore(away)}" if away else ""
             gone = ", ".join(f"{path} ({number:,} records)" for path, number in result.missing.items())
             raise UserAnalyticsError(
                 f"replay {feed.name}: no longer in the lake, so that their rejected records stay in quarantine: "
-                f"{gone}. Put the files back under the same names, and replay again"
+                f"{gone}. Put the files back under the same names{how}, and replay again"
             )
         return 3 if result.staged.refused else 0
 

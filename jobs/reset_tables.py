@@ -16,15 +16,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
-from jobs.lake.ledger import FORGOTTEN, STAGED, Ledger, LedgerEntry
+from jobs.lake.archive import archived, how_to_restore
+from jobs.lake.ledger import FORGOTTEN, STAGED, Ledger, LedgerEntry, forgotten
 from jobs.lake.quarantine import SCHEMA, quarantine_table
 from jobs.lake.staging import staging_table
 from jobs.origins import ORIGINS, Origin, origin_of
@@ -85,7 +85,7 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
         current = {entry.path: entry for entry in history}
         known = [entry for entry in current.values() if entry.status != FORGOTTEN]
         with run.locks.hold("staging/_ingested_files"):
-            ledger.write(_forgotten(run, entry, batch) for entry in known)
+            ledger.write(forgotten(entry, batch, run.run_id) for entry in known)
         quarantine = quarantine_table(run.spark, run.settings)
         if quarantine.exists():
             nothing = run.spark.createDataFrame([], SCHEMA)
@@ -94,22 +94,6 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
         staging_table(run.spark, run.settings, feed).remove()
     log.info("reset: %d files of %s forgotten", len(known), feed.name)
     return len(known)
-
-
-def _forgotten(run: RunContext, entry: LedgerEntry, batch: int) -> LedgerEntry:
-    return replace(
-        entry,
-        batch=batch,
-        status=FORGOTTEN,
-        error=None,
-        records_read=0,
-        accepted=0,
-        duplicates=0,
-        rejected=0,
-        unknown_columns=[],
-        run_id=run.run_id,
-        staged_at=datetime.now(UTC),
-    )
 
 
 def describe(run: RunContext, chosen: Target, lost: Sequence[LedgerEntry]) -> list[str]:
@@ -125,18 +109,22 @@ def describe(run: RunContext, chosen: Target, lost: Sequence[LedgerEntry]) -> li
             f"{len(lost)} files with {records:,} accepted records are no longer in raw/{name}, and would be lost: "
             + ", ".join(entry.path for entry in lost)
         )
+        if away := archived(run.store, name) & {entry.path for entry in lost}:
+            lines.append(f"of these {len(away)} are archived; to keep them, first: {how_to_restore(away)}")
     return lines
 
 
-def confirm(lines: Sequence[str]) -> None:
+def confirm(lines: Sequence[str], command: str = "reset") -> None:
     """Ask on the terminal. Raises ConfigurationError when there is none, UserAnalyticsError when the answer is no."""
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"reset: {'; '.join(lines)}. Nobody can be asked here: add --yes to do it")
+        raise ConfigurationError(
+            f"{command}: {'; '.join(lines)}. Nobody can be asked here: add --yes to do it"
+        )
     # The question goes where log lines go; standard output is for the answer of the command.
     sys.stderr.write("\n".join([*lines, "Go on? [y/N] "]))
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UserAnalyticsError("reset: nothing was changed")
+        raise UserAnalyticsError(f"{command}: nothing was changed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not options.yes:
                 confirm(lines)
             elif lost:
-                log.warning("reset: %s", lines[-1])
+                log.warning("reset: %s", "; ".join(lines[2:]))
             with recorded(run), run.step(name) as detail:
                 files = forget_feed(run, chosen.feed) if chosen.feed else 0
                 removed = reset_marts(run, chosen.origins) if chosen.origins else []

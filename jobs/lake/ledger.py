@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from pyspark.sql import Row, SparkSession
@@ -15,6 +15,8 @@ from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
 
 STAGED, REFUSED, FORGOTTEN = "staged", "refused", "forgotten"
+# The version of a file that an erasure is about to rewrite.
+REWRITTEN = "rewritten"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class LedgerEntry:
 
     batch: numbers the readings of a feed; the entry of a path with the highest one is the path's state.
     status: `staged`, or `refused` with the error that stopped the file as a whole, or `forgotten` by a reset.
+    modified_at: when the file was delivered. Of one that an erasure rewrote, that stays the time of the first delivery.
     mapping: the names by which it was read, where they are not the feed's own; see `jobs.feeds.mapping.mapping_text`.
     """
 
@@ -108,9 +111,36 @@ def _entry(row: Row) -> LedgerEntry:
     return LedgerEntry(**{**row.asDict(), **zoned})
 
 
+def forgotten(entry: LedgerEntry, batch: int, run_id: str) -> LedgerEntry:
+    """An entry that says that the file is to be read as though it had never been read."""
+    return replace(
+        entry,
+        batch=batch,
+        status=FORGOTTEN,
+        error=None,
+        records_read=0,
+        accepted=0,
+        duplicates=0,
+        rejected=0,
+        unknown_columns=[],
+        run_id=run_id,
+        staged_at=datetime.now(UTC),
+    )
+
+
 def by_path(history: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
     """The last entry of every path. history: oldest first."""
     return {entry.path: entry for entry in history}
+
+
+def is_same_content(file: RawFile, entry: LedgerEntry | None) -> bool:
+    """Whether a file is what the entry read, or the same without the records of somebody who was erased."""
+    return entry is not None and entry.version in (file.version, REWRITTEN)
+
+
+def as_delivered(file: RawFile, entry: LedgerEntry | None) -> RawFile:
+    """The file with the time of its delivery, which rewriting it must not change: it decides between records."""
+    return replace(file, modified_at=entry.modified_at) if entry and is_same_content(file, entry) else file
 
 
 def files_to_read(

@@ -23,7 +23,18 @@ from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources, mapping_text
 from jobs.lake import raw
-from jobs.lake.ledger import FORGOTTEN, REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
+from jobs.lake.archive import require_all_there
+from jobs.lake.ledger import (
+    FORGOTTEN,
+    REFUSED,
+    STAGED,
+    Ledger,
+    LedgerEntry,
+    as_delivered,
+    by_path,
+    files_to_read,
+    is_same_content,
+)
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
@@ -123,10 +134,12 @@ def _stage(
     ledger = Ledger(run.spark, run.settings)
     history = ledger.history(feed.name)
     current = by_path(history)
-    todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), history, reread)
+    listed = [as_delivered(file, current.get(file.path)) for file in run.store.list(f"raw/{feed.name}")]
+    todo = files_to_read(listed, history, reread)
     if not todo:
         log.info("stage %s: nothing new", feed.name)
         return StageResult(feed.name, ())
+    require_all_there(run.store, feed.name, todo, history)
     log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(todo), f"{sum(f.size for f in todo):,}")
 
     names_of = {file: _names_of(feed, file, current.get(file.path), names, reread) for file in todo}
@@ -172,7 +185,7 @@ def _names_of(
     Those given; without any, those by which this version was staged before. A file that is read only because another
     is keeps its own.
     """
-    if last is None or last.version != file.version or last.status == REFUSED:
+    if last is None or not is_same_content(file, last) or last.status == REFUSED:
         return given or declared_sources(feed)
     is_wanted = last.status == FORGOTTEN or (reread is not None and file.path in reread)
     return given if given and is_wanted else mapped_sources(feed, last.mapping)

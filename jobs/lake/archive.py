@@ -1,0 +1,128 @@
+"""Raw files that were staged, moved from `raw/` to `archive/` and back; the path below stays the same."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from jobs.context import RunContext
+from jobs.errors import ConfigurationError, UserAnalyticsError
+from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, LedgerEntry, as_delivered, by_path, forgotten
+from jobs.lake.objects import ObjectStore, RawFile, sha256_of
+
+RAW, ARCHIVE = "raw", "archive"
+
+
+def as_raw(path: str) -> str:
+    """Where an archived file was, and comes back to; other paths as they are."""
+    return f"{RAW}/{path.removeprefix(f'{ARCHIVE}/')}" if path.startswith(f"{ARCHIVE}/") else path
+
+
+def as_archived(path: str) -> str:
+    """Where a raw file is once it is archived."""
+    return f"{ARCHIVE}/{path.removeprefix(f'{RAW}/')}"
+
+
+def archived(store: ObjectStore, feed: str) -> set[str]:
+    """The paths below `raw/` of a feed's archived files."""
+    return {as_raw(file.path) for file in store.list(f"{ARCHIVE}/{feed}")}
+
+
+def how_to_restore(paths: Iterable[str]) -> str:
+    """The command that brings archived files back."""
+    return f"user-analytics archive --restore {' '.join(sorted(paths))}"
+
+
+def archivable(
+    files: Sequence[RawFile], current: Mapping[str, LedgerEntry], delivered_before: datetime
+) -> list[RawFile]:
+    """The files that were delivered before a time and whose present version is staged."""
+    found = []
+    for file in files:
+        entry = current.get(file.path)
+        is_staged = entry is not None and entry.status == STAGED and entry.version == file.version
+        if is_staged and as_delivered(file, entry).modified_at < delivered_before:
+            found.append(file)
+    return found
+
+
+def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool = True) -> list[RawFile]:
+    """Move what is `archivable` of a feed to the archive; write False only tells. Gives the files."""
+    with run.locks.hold(f"staging/{feed}"):
+        current = Ledger(run.spark, run.settings).current(feed)
+        chosen = archivable(list(run.store.list(f"{RAW}/{feed}")), current, delivered_before)
+        for file in chosen if write else ():
+            _move(run.store, file.path, as_archived(file.path))
+    return chosen
+
+
+def restore(run: RunContext, paths: Sequence[str]) -> None:
+    """Bring archived files back. The next staging reads them again, as delivered when they were, to the same end.
+
+    paths: as they are in the archive, or as they were in `raw/`. Raises ConfigurationError, before anything is moved,
+    when one is not in the archive or its place in `raw/` is taken.
+    """
+    wanted = [as_raw(path) for path in paths]
+    for path in wanted:
+        parts = path.split("/")
+        if parts[0] != RAW or len(parts) < 3 or ".." in parts:
+            raise ConfigurationError(f"archive: {path}: write {ARCHIVE}/FEED/FILE")
+        if run.store.digest(as_archived(path)) is None:
+            raise ConfigurationError(f"archive: {as_archived(path)}: there is no such file")
+        there = run.store.digest(path)
+        if there is not None and there != run.store.digest(as_archived(path)):
+            raise ConfigurationError(f"archive: {path} is there with other content; it is the later delivery")
+    ledger = Ledger(run.spark, run.settings)
+    for path in wanted:
+        feed = path.split("/")[1]
+        with run.locks.hold(f"staging/{feed}"):
+            history = ledger.history(feed)
+            entry = {e.path: e for e in history}.get(path)
+            if entry and entry.version != REWRITTEN:
+                # Said first: a file that is there with another version would count as delivered now.
+                noted = replace(forgotten(entry, 1 + history[-1].batch, run.run_id), version=REWRITTEN)
+                with run.locks.hold("staging/_ingested_files"):
+                    ledger.write([noted])
+            _move(run.store, as_archived(path), path)
+
+
+def require_all_there(
+    store: ObjectStore, feed: str, todo: Sequence[RawFile], history: Sequence[LedgerEntry]
+) -> None:
+    """Raise UserAnalyticsError when a file that has to be read beside others is archived.
+
+    That is one with duplicates, when a file that was staged is read again: what that one no longer says, the duplicate
+    may. An erasure is no such case: what it takes out of one file it takes out of all.
+    """
+    current = by_path(history)
+    once_staged = {entry.path for entry in history if entry.status == STAGED}
+    if not any(f.path in once_staged and current[f.path].version != REWRITTEN for f in todo):
+        return
+    away = archived(store, feed)
+    needed = [p for p, e in current.items() if p in away and e.status == STAGED and e.duplicates > 0]
+    if needed:
+        raise UserAnalyticsError(
+            f"stage {feed}: a file that was staged before is read again, and beside it files with duplicates, of which "
+            f"{len(needed)} are archived; nothing was written. Bring them back: {how_to_restore(needed)}"
+        )
+
+
+def _move(store: ObjectStore, source: str, target: str) -> None:
+    """Copy, compare, then remove; after a kill between, moving again ends the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "file"
+        with store.open(source) as stream, copy.open("wb") as out:
+            shutil.copyfileobj(stream, out, 1024 * 1024)
+        with copy.open("rb") as done:
+            digest = sha256_of(done)
+        if store.digest(target) != digest:
+            store.put(copy, target, digest, True, lambda sent: None)
+    with store.open(target) as stream:
+        arrived = sha256_of(stream)
+    if arrived != digest:
+        raise UserAnalyticsError(f"{target} differs from {source}, which stays; archive again")
+    store.delete(source)
