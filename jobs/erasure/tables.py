@@ -23,6 +23,8 @@ LOG_FILE = re.compile(r"\.?(\d{20})\..*")
 VACUUM_NOW = {
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",
     "spark.databricks.delta.vacuum.logging.enabled": "false",
+    # Vacuum lists a table's folders in so many tasks, 10,000 by default, however few folders there are.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
 
 

@@ -96,7 +96,7 @@ def require_all_there(
     """Raise UserAnalyticsError when a file that has to be read beside others is archived.
 
     That is one with duplicates, when a file that was staged is read again: what that one no longer says, the duplicate
-    may. An erasure is no such case: what it takes out of one file it takes out of all.
+    may. A file that was written anew without being another delivery is no such case.
     """
     current = by_path(history)
     once_staged = {entry.path for entry in history if entry.status == STAGED}

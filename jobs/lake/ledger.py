@@ -15,7 +15,7 @@ from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
 
 STAGED, REFUSED, FORGOTTEN = "staged", "refused", "forgotten"
-# The version of a file that an erasure is about to rewrite.
+# The version of a file that is about to be written anew without being another delivery.
 REWRITTEN = "rewritten"
 
 
@@ -28,7 +28,7 @@ class LedgerEntry:
 
     batch: numbers the readings of a feed; the entry of a path with the highest one is the path's state.
     status: `staged`, or `refused` with the error that stopped the file as a whole, or `forgotten` by a reset.
-    modified_at: when the file was delivered. Of one that an erasure rewrote, that stays the time of the first delivery.
+    modified_at: when the file was delivered, which stays so where the file was written anew since.
     mapping: the names by which it was read, where they are not the feed's own; see `jobs.feeds.mapping.mapping_text`.
     """
 
@@ -134,12 +134,12 @@ def by_path(history: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
 
 
 def is_same_content(file: RawFile, entry: LedgerEntry | None) -> bool:
-    """Whether a file is what the entry read, or the same without the records of somebody who was erased."""
+    """Whether a file is no other delivery than what the entry read."""
     return entry is not None and entry.version in (file.version, REWRITTEN)
 
 
 def as_delivered(file: RawFile, entry: LedgerEntry | None) -> RawFile:
-    """The file with the time of its delivery, which rewriting it must not change: it decides between records."""
+    """The file with the time of its delivery, which decides between records, wherever it was moved meanwhile."""
     return replace(file, modified_at=entry.modified_at) if entry and is_same_content(file, entry) else file
 
 
