@@ -9,7 +9,7 @@ DATA ?=
 # More arguments for pytest, e.g. make test ARGS='-k ledger'
 ARGS ?=
 
-.PHONY: help setup setup-dev setup-airflow run psql up down logs ps trigger test-stack test test-fast test-faults check lint format typecheck package bench lock lock-jars clean distclean
+.PHONY: help setup setup-dev setup-airflow run psql up down logs ps trigger test-stack test test-fast test-faults check lint format typecheck audit package bench lock lock-jars clean distclean
 
 help: ## Show this list
 	@echo 'user-analytics: raw files to a star schema in PostgreSQL'
@@ -74,6 +74,9 @@ format: setup-dev ## Rewrite Python and SQL in the project's format
 
 typecheck: setup-dev ## Strict mypy
 	$(BIN)/mypy
+
+audit: setup-dev ## Ask the advisory service about every pinned package
+	@$(BIN)/python scripts/audit.py
 
 package: setup ## Pack the code for clusters: dist/user-analytics.zip, for spark-submit --py-files
 	@$(BIN)/python scripts/package.py

@@ -3,6 +3,7 @@
 Each feed is a group of its own: files from the inbox are uploaded (and purchases extracted), then staged. Marts follow
 their feeds, independent ones side by side. `publish` brings tables, post-load checks and views to the warehouse in one
 transaction, so that dashboards never see half a run, and updates one asset per table for DAGs that follow them.
+`report` writes what became of it all as one page below `results/reports/` in the lake.
 
 **Parameters.** `feeds`: which feeds to bring in and build on. `warehouse`: the connection to publish to; its type
 decides between PostgreSQL and BigQuery. `full_refresh`: make all marts anew from what is staged. `month`:
@@ -162,7 +163,13 @@ with DAG(
             needs >> build >> publish
 
     dashboards = SparkJobOperator(task_id="dashboards", job="dashboard_link.py")
-    publish >> dashboards
+    report = SparkJobOperator(
+        task_id="report",
+        job="report_run.py",
+        arguments=["--since", "{{ dag_run.start_date.isoformat() }}"],
+        trigger_rule="all_done",
+    )
+    publish >> [dashboards, report]
 
     @task(trigger_rule="one_failed", retries=0)
     def failed_tasks() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from jobs.build_customer_orders import MART as CUSTOMER_ORDERS
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.datasets import Dataset
 from jobs.lake.marts import bring_to, declared, mart_table, source_mark
 from jobs.lake.results import write_result
 from jobs.runs import recorded
@@ -39,11 +40,20 @@ def analyze_orders(run: RunContext) -> bool:
         return False
     with heartbeat(run.spark, "order analysis"):
         # A few rows per city and product: kept here, as both the file and the table need them.
-        rows = order_analysis(orders.read(version)).select(*mart.schema.names).collect()
+        analysed = order_analysis(orders.read(version)).select(*mart.schema.names)
+        rows = analysed.collect()
         # The table's log says that both are there, so it comes last.
         write_result(run.store, RESULT, analysis_results(rows))
+        run.note_table_read(orders, version)
+        run.note_written(Dataset(f"results/{RESULT}", rows=len(rows)))
         bring_to(
-            mart, run.spark.createDataFrame(rows, mart.schema), declared(MART).primary_key, source, version
+            run,
+            mart,
+            run.spark.createDataFrame(rows, mart.schema),
+            declared(MART).primary_key,
+            source,
+            version,
+            made_by=analysed,
         )
     log.info("order analysis: %d rows, and %s", len(rows), run.settings.lake_path("results", RESULT))
     return True

@@ -9,7 +9,7 @@ Outputs:  staging, quarantine and ledger of these files as `stage` writes them; 
 Re-run:   safe at any time, also after a kill. Files are read by the mapping of their last reading. Files that say
           today what they said before change nothing.
 Exit:     3 when a file was refused (the others went on), or a greater share of a feed's records would be rejected than
-          in their last reading and than --max-rejected (stops there).
+          in their last reading and than --max-rejected, or a rule that says `fail` was broken (stops there).
 Example:  user-analytics backfill --from 2024-03-01 --to 2024-03-07 --feeds logs,purchases
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, add_warn_only, job_main, open_run, parser
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.lake.archive import ARCHIVE, how_to_restore
@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--feeds", type=feed_names, default=list(FEEDS), help="comma-separated (default: all)"
     )
     add_max_rejected(arguments)
+    add_warn_only(arguments)
     add_json(arguments)
     options = arguments.parse_args(argv)
 
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigurationError(f"--from {options.first} is after --to {options.last}")
         settings = Settings.from_env()
         command = f"backfill {options.first} {options.last}"
-        with open_warehouse(settings) as warehouse, open_run(command, settings) as run:
+        with open_warehouse(settings) as warehouse, open_run(command, settings, options.warn_only) as run:
             listed = {name: list(run.store.list(f"raw/{name}")) for name in options.feeds}
             chosen = {
                 name: files_between(files, options.first, options.last) for name, files in listed.items()

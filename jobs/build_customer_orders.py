@@ -40,7 +40,7 @@ def build_customer_orders(run: RunContext) -> bool:
         return False
     with heartbeat(run.spark, "customer orders"):
         rows = customer_orders(enrich_customers(run), measure_orders(run))
-        bring_to(mart, rows, declared(MART).primary_key, source.name, source.version)
+        bring_to(run, mart, rows, declared(MART).primary_key, source.name, source.version)
     log.info("customer orders: built")
     return True
 

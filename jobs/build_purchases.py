@@ -39,7 +39,9 @@ def build_purchases(run: RunContext) -> bool:
         log.info("purchases: up to date")
         return False
     with heartbeat(run.spark, "purchases"):
-        apply_changes(mart, PURCHASES.name, purchases, changes, user_purchases, declared(MART).primary_key)
+        apply_changes(
+            run, mart, PURCHASES.name, purchases, changes, user_purchases, declared(MART).primary_key
+        )
     log.info("purchases: built from version %d of staged purchases", changes.version)
     return True
 

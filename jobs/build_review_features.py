@@ -59,7 +59,7 @@ def build_review_features(run: RunContext, wanted: str = "latest") -> bool:
         return review_features(rows, model, run.started_at, partitions)
 
     with heartbeat(run.spark, "reviews"), top_terms_in_memory(run.spark):
-        apply_changes(mart, source, reviews, changes, transform, declared(MART).primary_key)
+        apply_changes(run, mart, source, reviews, changes, transform, declared(MART).primary_key)
     log.info("reviews: built from version %d of staged reviews by model %s", changes.version, model.version)
     return True
 

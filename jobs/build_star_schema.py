@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
@@ -51,8 +52,13 @@ def build_star_schema(run: RunContext) -> bool:
             # Members first: at no time does a fact refer to a member that is not there.
             # All at once: with few members each, planning and committing take longer than Spark's own work.
             with ThreadPoolExecutor(len(DIMENSIONS)) as pool:
-                list(pool.map(lambda dimension: _add_members(run, dimension, changes, mark), DIMENSIONS))
-            apply_changes(facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
+                added = list(
+                    pool.map(lambda dimension: _add_members(run, dimension, changes, mark), DIMENSIONS)
+                )
+            for dimension, members in zip(DIMENSIONS, added, strict=True):
+                if members is not None:
+                    run.note_table_written(_dimension_table(run, dimension), members)
+            apply_changes(run, facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
         if may_leave:
             for dimension in DIMENSIONS:
                 _drop_unused_members(run, dimension)
@@ -67,7 +73,10 @@ def _dimension_table(run: RunContext, dimension: Dimension) -> LakeTable:
     return mart_table(run.spark, run.settings, declared(dimension.table))
 
 
-def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges, mark: str) -> None:
+def _add_members(
+    run: RunContext, dimension: Dimension, changes: SourceChanges, mark: str
+) -> DataFrame | None:
+    """Add the members that are not there yet. Gives them, None when there is none."""
     table = _dimension_table(run, dimension).ensure()
     rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
     known = table.read()
@@ -80,6 +89,8 @@ def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges, 
             )
             # With a mark, two builds at once cannot both add a member.
             table.append(new.coalesce(1), mark, changes.version)
+            return new
+        return None
     finally:
         new.unpersist()
 
@@ -94,6 +105,7 @@ def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:
             f"s.{dimension.key} = t.{dimension.key}",
             lambda merge: merge.whenNotMatchedBySourceDelete(),
         )
+        run.note_table_written(table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

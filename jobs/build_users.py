@@ -55,9 +55,11 @@ def build_users(run: RunContext) -> bool:
         return False
     with heartbeat(run.spark, "users"):
         versions = _of_changed(staged.read(changes.version), changes)
-        _follow(history, staged, changes, users_history(versions), ("user_id", "valid_from"))
+        _follow(run, history, staged, changes, users_history(versions), ("user_id", "valid_from"))
+        run.note_table_read(history)
         states = users(_of_changed(history.read(), changes))
-        _follow(current, staged, changes, with_locations(states, _known_locations(run)), ("id",))
+        located = with_locations(states, _known_locations(run))
+        _follow(run, current, staged, changes, located, ("id",))
     log.info("users: built from version %d of staged users", changes.version)
     return True
 
@@ -74,7 +76,10 @@ def _require_no_dropped_column(*marts: LakeTable) -> None:
 
 def _known_locations(run: RunContext) -> DataFrame:
     table = LocationCache(run.spark, run.settings).table
-    return table.read() if table.exists() else run.spark.createDataFrame([], table.schema)
+    if not table.exists():
+        return run.spark.createDataFrame([], table.schema)
+    run.note_table_read(table)
+    return table.read()
 
 
 def _of_changed(rows: DataFrame, changes: SourceChanges) -> DataFrame:
@@ -83,7 +88,12 @@ def _of_changed(rows: DataFrame, changes: SourceChanges) -> DataFrame:
 
 
 def _follow(
-    mart: LakeTable, staged: LakeTable, changes: SourceChanges, rows: DataFrame, key: tuple[str, ...]
+    run: RunContext,
+    mart: LakeTable,
+    staged: LakeTable,
+    changes: SourceChanges,
+    rows: DataFrame,
+    key: tuple[str, ...],
 ) -> None:
     """Make rows all that a mart holds of the users of whom something changed."""
     if not changes.whole:
@@ -91,7 +101,7 @@ def _follow(
         rows = rows.withColumn("_deleted", F.lit(False)).unionByName(gone.withColumn("_deleted", F.lit(True)))
         # A new version of a user changes the row of the one before.
         changes = replace(changes, only_inserts=False)
-    apply_changes(mart, USERS.name, staged, changes, lambda _: rows, key)
+    apply_changes(run, mart, USERS.name, staged, changes, lambda _: rows, key)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -60,6 +60,7 @@ COMMANDS = {
     ),
     "reset-marts": ("jobs.reset_marts", "as `reset marts`, for schedulers: asks nothing"),
     "status": ("jobs.show_status", "last runs, freshness of feeds and marts, rejected records, locks held"),
+    "report": ("jobs.report_run", "what became of a run, as one HTML file: counts, rules, trends, examples"),
     "plan": ("jobs.plan_run", "what a run would read, build and publish"),
     "quarantine": ("jobs.show_quarantine", "rejected records: counts, reasons, samples, export"),
     "lineage": ("jobs.trace_lineage", "which raw files and versions a mart, or one row of it, comes from"),

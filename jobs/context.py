@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import re
 import signal
@@ -15,40 +16,62 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.console import configure_logging, log
+from jobs.datasets import Dataset, of_lake
 from jobs.errors import UserAnalyticsError
 from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
+from jobs.quality.rules import RuleResult
 from jobs.settings import Settings
 from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
 from jobs.warehouse.base import Check
 
+if TYPE_CHECKING:
+    from jobs.lake.tables import LakeTable
+
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
+# How much text a compressed byte is taken for.
+GZIP_RATIO = 8
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
-    """One step of a run, as it stands in `etl_steps`."""
+    """One step of a run, as it stands in `etl_steps`. inputs and outputs: by name, as they were noted last."""
 
     name: str
+    number: int
     started_at: datetime
-    seconds: float
-    outcome: str
-    detail: str
+    seconds: float = 0.0
+    outcome: str = "failed"
+    detail: list[str] = field(default_factory=list)
+    inputs: dict[tuple[bool, str], Dataset] = field(default_factory=dict)
+    outputs: dict[tuple[bool, str], Dataset] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
+class StepListener(Protocol):
+    """Is told of steps as they begin and end. It must not raise."""
+
+    def begun(self, step: Step) -> None: ...
+    def ended(self, step: Step) -> None: ...
 
 
 @dataclass
 class RunContext:
-    """A run under way. steps grows as `step` blocks end; checks as tables are published; refused: a file was."""
+    """A run under way. steps grows as `step` blocks end; checks as tables are published; refused: a file was.
+
+    listener: is told of the steps.
+    findings: what rules found. warn_only: a rule that says `fail` does not stop the run.
+    """
 
     spark: SparkSession
     settings: Settings
@@ -58,8 +81,15 @@ class RunContext:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     steps: list[Step] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    findings: list[RuleResult] = field(default_factory=list)
     refused: bool = False
+    listener: StepListener | None = None
+    warn_only: bool = False
     locks: TableLocks = field(init=False)
+    _clock: float = field(init=False, default_factory=time.monotonic)
+    _numbers: Iterator[int] = field(init=False, default_factory=lambda: itertools.count(1))
+    # Steps of several threads may be under way at once.
+    _present: threading.local = field(init=False, default_factory=threading.local)
 
     def __post_init__(self) -> None:
         self.locks = TableLocks(
@@ -72,18 +102,60 @@ class RunContext:
             on_lost=lambda: self.spark.sparkContext.cancelAllJobs(),
         )
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has lasted; the time of day may go backwards meanwhile."""
+        return round(time.monotonic() - self._clock, 3)
+
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
-        """Time a block and keep the outcome. What the block appends to the list is the step's detail."""
-        began, clock, detail = datetime.now(UTC), time.monotonic(), list[str]()
-        outcome = "failed"
+        """Time a block and keep the outcome, and what the block notes as read and written until it ends.
+
+        What the block appends to the list is the step's detail.
+        """
+        clock = time.monotonic()
+        step = self._present.step = Step(name, next(self._numbers), datetime.now(UTC))
+        if self.listener:
+            self.listener.begun(step)
         try:
-            yield detail
-            outcome = "done"
+            yield step.detail
+            step.outcome = "done"
+        except BaseException as error:
+            step.error = error
+            raise
         finally:
-            self.steps.append(
-                Step(name, began, round(time.monotonic() - clock, 3), outcome, "; ".join(detail))
-            )
+            del self._present.step
+            step.seconds = round(time.monotonic() - clock, 3)
+            self.steps.append(step)
+            if self.listener:
+                self.listener.ended(step)
+
+    @property
+    def _step(self) -> Step | None:
+        """The step that this thread is in."""
+        return getattr(self._present, "step", None)
+
+    def note_read(self, *datasets: Dataset) -> None:
+        """Say what the present step read. In a thread without a step nothing is kept."""
+        if self._step:
+            self._step.inputs.update({(d.in_warehouse, d.name): d for d in datasets})
+
+    def note_written(self, *datasets: Dataset) -> None:
+        """Say what the present step wrote. In a thread without a step nothing is kept."""
+        if self._step:
+            self._step.outputs.update({(d.in_warehouse, d.name): d for d in datasets})
+
+    def note_table_read(self, table: LakeTable, version: int | None = None, rows: int | None = None) -> None:
+        """Say that the present step read a table of the lake, by default at its present version."""
+        if self._step:
+            self.note_read(of_lake(table, self.settings.lake_uri, version, rows))
+
+    def note_table_written(
+        self, table: LakeTable, made_by: DataFrame | None = None, rows: int | None = None
+    ) -> None:
+        """Say that the present step brought a table of the lake to its present version, with the rows of made_by."""
+        if self._step:
+            self.note_written(of_lake(table, self.settings.lake_uri, None, rows, made_by))
 
 
 def writes(
@@ -103,7 +175,7 @@ def writes(
 
 
 @contextmanager
-def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
+def open_run(command: str, settings: Settings, warn_only: bool = False) -> Iterator[RunContext]:
     """Check the lake, open a session if none is open, and close it again if it was opened here.
 
     Raises ConfigurationError, before Spark starts, when the lake cannot be used.
@@ -113,7 +185,9 @@ def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
     ours = SparkSession.getActiveSession() is None
     spark = get_session(f"user-analytics {command}", settings, small=_is_small(store))
     try:
-        yield RunContext(spark, settings, store, run_id=uuid.uuid4().hex, command=command)
+        yield RunContext(
+            spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only
+        )
     finally:
         if ours:
             spark.stop()
@@ -122,7 +196,7 @@ def open_run(command: str, settings: Settings) -> Iterator[RunContext]:
 def _is_small(store: ObjectStore) -> bool:
     total = 0
     for file in store.list("raw"):
-        total += file.size
+        total += file.size * (GZIP_RATIO if file.path.endswith(".gz") else 1)
         if total > SMALL_LAKE_BYTES:
             return False
     return True
@@ -193,4 +267,11 @@ def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+
+
+def add_warn_only(arguments: argparse.ArgumentParser) -> None:
+    """Add `--warn-only`, the same for every command that judges by rules."""
+    arguments.add_argument(
+        "--warn-only", action="store_true", help="go on where a rule that says `fail` is broken"
     )

@@ -44,6 +44,12 @@ class Staged:
     def version(self) -> int:
         return sum(table.version() for table in self._tables if table.exists())
 
+    def note_read(self, run: RunContext, *tables: LakeTable) -> None:
+        """Say which of the two the present step read, as far as they are there."""
+        for table in tables:
+            if table.exists():
+                run.note_table_read(table)
+
     def customer_rows(self) -> DataFrame:
         return _rows(self.customers)
 
@@ -69,6 +75,7 @@ def enrich_customers(run: RunContext) -> DataFrame:
     source = staged(run)
 
     def make() -> DataFrame:
+        source.note_read(run, source.customers, source.orders)
         return enriched_customers(source.customer_rows(), source.order_rows())
 
     return intermediate(run, "enriched_customers", f"{source.name}-{source.version}", make)

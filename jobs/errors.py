@@ -1,7 +1,7 @@
 """Errors that a user can act on, each with the exit code that the command ends with.
 
 Exit codes: 0 done; 1 the job failed; 2 wrong usage or configuration; 3 data was rejected beyond the allowed share,
-or a whole file was refused.
+a rule that says `fail` was broken, or a whole file was refused.
 """
 
 
@@ -25,6 +25,12 @@ class FileRefused(UserAnalyticsError):
 
 class RejectedShareExceeded(UserAnalyticsError):
     """More records were rejected than is allowed; nothing of the batch was committed."""
+
+    exit_code = 3
+
+
+class RuleFailed(UserAnalyticsError):
+    """A rule that says `fail` was broken; nothing of the batch was staged, or nothing was published."""
 
     exit_code = 3
 

@@ -58,7 +58,9 @@ def locate_users(run: RunContext, provider: Provider | None = None) -> bool:
             log.info("locations: up to date")
             return False
         rows = mart.read().join(changes.rows.select(*KEY), list(KEY), "left_semi")
+        run.note_table_written(cache.table)
         apply_changes(
+            run,
             mart,
             SOURCE,
             cache.table,

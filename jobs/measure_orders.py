@@ -27,6 +27,7 @@ def measure_orders(run: RunContext) -> DataFrame:
     source = staged(run)
 
     def make() -> DataFrame:
+        source.note_read(run, source.orders)
         return order_metrics(source.order_rows())
 
     return intermediate(run, "measured_orders", f"{source.name}-{source.version}", make)

@@ -5,7 +5,9 @@ Inputs:   `marts/*`, `runs/*` and the ledger of files: what changed since the ve
 Outputs:  the same tables and the views of `views/` in the warehouse's schema, in one transaction.
 Re-run:   safe at any time, also after a kill and from two places at once: the versions that are published stand in the
           warehouse itself and change in the same transaction as the data. With nothing new, no table is touched.
-Checks:   row counts and sums equal to the marts', keys enforced; one that fails rolls everything back.
+Checks:   rules of the tables (`sql/<table>.toml`) before loading; row counts and sums equal to the marts', keys
+          enforced, after it: one that fails rolls everything back.
+Exit:     3 when a rule that says `fail` is broken; nothing is published then, unless --warn-only.
 Example:  WAREHOUSE_URL=postgresql://… spark-submit jobs/publish.py
 """
 
@@ -14,17 +16,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs.column_lineage import IDENTITY, SourceColumn, columns_of_view
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, add_warn_only, job_main, open_run, parser
+from jobs.datasets import Dataset, of_lake
 from jobs.dry_run import RowChanges, print_plans, row_changes
 from jobs.errors import UserAnalyticsError
 from jobs.lake.ledger import Ledger
 from jobs.lake.marts import chosen_columns, mart_table
 from jobs.lake.tables import GONE, LakeTable
+from jobs.quality.tables import judge_tables
 from jobs.runs import RECORDED_TABLES, RUN_TABLES, lock_of, record_new_columns, recorded, run_table
 from jobs.settings import Settings
 from jobs.warehouse import open_warehouse
@@ -55,7 +61,7 @@ def publish(
     strategy: `merge` what changed; `replace` the whole tables; `auto` merges, but replaces a large table of which more
     than an eighth changed. Either way a table without a published state, or without its history, is loaded whole.
     Gives the results of the post-load checks; an empty list when nothing was new. Raises CheckFailed, with nothing
-    published, when a check fails.
+    published, when a check fails, and RuleFailed when a rule that says `fail` is broken in what would be published.
     """
     sources = lake_tables(run, names)
     # A column that was declared since the mart was last built is added to it first.
@@ -74,11 +80,40 @@ def publish(
         )
         if columns := publication.new_columns(loads):
             record_new_columns(run, columns)
+        changed = [(x.table.name, sources[x.table.name][1].read(x.state.version)) for x in loads]
+        judge_tables(run, changed, lambda name: _mart_rows(run, name))
         present = {*published, *(load.table.name for load in loads)}
+        shown = views_over(present)
         with heartbeat(run.spark, "publish"):
-            checks = publication.commit(loads, views_over(present))
+            checks = publication.commit(loads, shown)
+    for load in loads:
+        _note(run, load, sources[load.table.name][1])
+    run.note_written(
+        *(Dataset(v.name, in_warehouse=True, columns=partial(columns_of_view, v)) for v in shown)
+    )
     log.info("publish: %d tables, %d checks passed", len(loads), len(checks))
     return checks
+
+
+def _note(run: RunContext, load: Load, source: LakeTable) -> None:
+    table = of_lake(source, run.settings.lake_uri, load.state.version)
+    copied = {c: [SourceColumn(table.name, c, IDENTITY)] for c in load.table.column_names}
+    run.note_read(table)
+    run.note_written(
+        Dataset(
+            load.table.name,
+            load.state.version,
+            int(load.expected[ROW_COUNT] or 0),
+            in_warehouse=True,
+            schema=load.table.spark_schema(),
+            columns=lambda: copied,
+        )
+    )
+
+
+def _mart_rows(run: RunContext, name: str) -> DataFrame | None:
+    source = lake_table(run, tables()[name])
+    return source.read() if source.exists() else None
 
 
 def dry_run(
@@ -177,11 +212,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="auto",
         help="merge what changed, replace whole tables, or choose by size (default: %(default)s)",
     )
+    add_warn_only(arguments)
     options = arguments.parse_args(argv)
 
     def body() -> None:
         settings = Settings.from_env()
-        with open_warehouse(settings) as warehouse, open_run("publish", settings) as run:
+        with open_warehouse(settings) as warehouse, open_run("publish", settings, options.warn_only) as run:
             if options.dry_run:
                 print_plans(dry_run(run, warehouse, options.strategy))
                 return

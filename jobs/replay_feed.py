@@ -9,7 +9,8 @@ Outputs:  staging, quarantine and ledger, as `stage` writes them: what is right 
 Re-run:   safe at any time, also after a kill; what was replayed once is not changed by replaying it again.
           Without --mapping, a file is read by the mapping of its last reading. New files are left to `stage`.
 Exit:     1 when a file is no longer there (the others are replayed); 3 when more records would be rejected than
-          before, or than --max-rejected (nothing is written then), or a file was refused whole.
+          before, or than --max-rejected, or a rule that says `fail` was broken (nothing is written then), or a file was
+          refused whole.
 Example:  user-analytics replay logs --reason timestamp_invalid
 """
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, add_warn_only, job_main, open_run, parser
 from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SHARE",
         help="stop when a greater share of the records is rejected (default: the share of the last reading)",
     )
+    add_warn_only(arguments)
     add_json(arguments)
     options = arguments.parse_args(argv)
 
@@ -107,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         feed = FEEDS[options.feed]
         names = load_mapping(feed, options.mapping) if options.mapping else None
         with (
-            open_run(name := f"replay {feed.name}", Settings.from_env()) as run,
+            open_run(name := f"replay {feed.name}", Settings.from_env(), options.warn_only) as run,
             recorded(run),
             run.step(name) as detail,
         ):

@@ -2,9 +2,10 @@
 
 Grain:    as the single jobs' own.
 Inputs:   what is new below `raw/`; with --data or --sample, files are uploaded there first.
-Outputs:  staging, marts, run tables, warehouse; a summary on standard output.
+Outputs:  staging, marts, run tables, warehouse; `results/reports/<run id>.html`; a summary on standard output.
 Re-run:   safe at any time, also after a kill; with nothing new it says so and adds nothing.
-Exit:     3 when a file was refused (the others went on) or more records were rejected than allowed (stops there).
+Exit:     3 when a file was refused (the others went on) or more records were rejected than allowed, or a rule that says
+          `fail` was broken (stops there).
 Example:  spark-submit jobs/run_all.py --feeds logs,purchases
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jobs.analyze_orders import analyze_orders
@@ -22,7 +24,7 @@ from jobs.build_purchases import build_purchases
 from jobs.build_review_features import build_review_features
 from jobs.build_star_schema import build_star_schema
 from jobs.build_users import build_users
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, add_warn_only, job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.feeds.detect import files_by_feed
 from jobs.feeds.mapping import SourceNames, load_mapping
@@ -32,6 +34,7 @@ from jobs.lake.objects import ObjectStore, object_store
 from jobs.lake.staging import StageResult, stage
 from jobs.locate_users import locate_users
 from jobs.publish import publish
+from jobs.report_run import reported
 from jobs.runs import RECORDED_TABLES, recorded
 from jobs.settings import Settings
 from jobs.stage_feed import add_max_rejected
@@ -41,6 +44,7 @@ from jobs.upload_files import upload
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import Warehouse
 
+STAGED_AT_ONCE = 2
 # The marts, in the order in which they are built. A new one joins by a line.
 MARTS: dict[str, Callable[[RunContext], bool]] = {
     "build star schema": build_star_schema,
@@ -65,17 +69,34 @@ def run_all(
 
     feeds: the names that the files of each use; None as in `jobs.lake.staging.stage`.
     """
-    results = []
     with recorded(run):
-        for name, names in feeds.items():
-            with run.step(f"stage {name}") as detail:
-                result = stage(run, FEEDS[name], names, max_rejected_share)
-                detail.append(f"{len(result.entries)} files, {result.total('accepted')} records accepted")
-                results.append(result)
+        results = stage_all(run, feeds, max_rejected_share)
         build_and_publish(run, warehouse)
     publish(run, warehouse, RECORDED_TABLES)
     remove_intermediates(run)
     return results
+
+
+def stage_all(
+    run: RunContext, feeds: Mapping[str, SourceNames | None], max_rejected_share: float
+) -> list[StageResult]:
+    """Stage feeds, some at once: planning takes one core, and small files keep no more than another one busy.
+
+    The first error, in the order of the feeds, is raised when those under way have ended; no other is begun.
+    """
+
+    def stage_one(feed: str, names: SourceNames | None) -> StageResult:
+        with run.step(f"stage {feed}") as detail:
+            result = stage(run, FEEDS[feed], names, max_rejected_share)
+            detail.append(f"{len(result.entries)} files, {result.total('accepted')} records accepted")
+            return result
+
+    with ThreadPoolExecutor(STAGED_AT_ONCE) as threads:
+        try:
+            return list(threads.map(stage_one, feeds.keys(), feeds.values()))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def build_and_publish(run: RunContext, warehouse: Warehouse) -> None:
@@ -129,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help='JSON file for a feed: {"source name": "field"}; may be given for several feeds',
     )
     add_max_rejected(arguments)
+    add_warn_only(arguments)
     options = arguments.parse_args(argv)
 
     def body() -> int:
@@ -143,9 +165,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             upload_folder(store, folder)
         elif options.data:
             upload_folder(store, options.data)
-        with open_warehouse(settings) as warehouse, open_run("run", settings) as run:
-            results = run_all(run, warehouse, names, options.max_rejected)
-            print_summary(run, warehouse, results)
+        with open_warehouse(settings) as warehouse, open_run("run", settings, options.warn_only) as run:
+            with reported(run) as written:
+                results = run_all(run, warehouse, names, options.max_rejected)
+            print_summary(run, warehouse, results, *written)
         return 3 if any(result.refused for result in results) else 0
 
     return job_main(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,8 +11,11 @@ from pyspark.sql import SparkSession
 from jobs import __version__
 from jobs.console import log
 from jobs.context import RunContext
-from jobs.errors import RejectedShareExceeded
+from jobs.datasets import as_json
+from jobs.errors import RejectedShareExceeded, RuleFailed
 from jobs.lake.tables import LakeTable
+from jobs.lineage_events import LineageEvents, is_on
+from jobs.provenance import configuration, git_revision, started_by
 from jobs.settings import Settings
 from jobs.warehouse.declarations import Column, tables
 
@@ -41,13 +43,19 @@ def lock_of(run: RunContext, table: LakeTable) -> str:
 def recorded(run: RunContext) -> Iterator[None]:
     """Append what the block did to the run tables when it ends, whatever its outcome."""
     outcome = "failed"
+    events = LineageEvents(run) if is_on() else None
+    run.listener, ended = events, False
     try:
         yield
+        ended = True
         outcome = "refused" if run.refused else "done"
-    except RejectedShareExceeded:
+    except (RejectedShareExceeded, RuleFailed):
         outcome = "refused"
         raise
     finally:
+        run.listener = None
+        if events:
+            events.close(ended)
         try:
             _record(run, outcome)
         except Exception as error:
@@ -73,16 +81,33 @@ def record_new_columns(run: RunContext, columns: Mapping[str, Sequence[Column]])
 
 
 def _record(run: RunContext, outcome: str) -> None:
-    seconds = round(time.time() - run.started_at.timestamp(), 3)
+    now = datetime.now(UTC)
     rows: dict[str, list[tuple[object, ...]]] = {
-        "etl_runs": [(run.run_id, run.command[:200], __version__, run.started_at, seconds, outcome)],
+        "etl_runs": [
+            (
+                *(run.run_id, run.command[:200], __version__, run.started_at, run.seconds, outcome),
+                *(started_by()[:500], git_revision(), configuration(run.settings)),
+            )
+        ],
         "etl_steps": [
-            (run.run_id, number, s.name, s.started_at, s.seconds, s.outcome, s.detail[:2000] or None)
-            for number, s in enumerate(run.steps, 1)
+            (
+                *(run.run_id, s.number, s.name, s.started_at, s.seconds, s.outcome),
+                *("; ".join(s.detail)[:2000] or None, *(as_json(d.values()) for d in (s.inputs, s.outputs))),
+            )
+            for s in run.steps
         ],
         "etl_checks": [
-            (run.run_id, c.table, c.name, c.expected, c.found, c.passed, datetime.now(UTC))
-            for c in run.checks
+            *(
+                (run.run_id, c.table, c.name, c.expected, c.found, c.passed, now, None, None, None, None)
+                for c in run.checks
+            ),
+            *(
+                (
+                    *(run.run_id, f.subject, f.rule, f.expected[:100], f.found and f.found[:100]),
+                    *(f.passed, now, f.kind, f.action, f.rows_checked, f.rows_failing),
+                )
+                for f in run.findings
+            ),
         ],
     }
     with run.locks.hold(FOLDER):

@@ -22,10 +22,11 @@ from pyspark.sql import functions as F
 
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds import FEEDS
-from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path
+from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, last_new
 from jobs.lake.locks import Holder, holders
 from jobs.lake.quarantine import RejectedCount, count_rejected, quarantine_table
 from jobs.origins import ORIGINS, followed, origin_of
+from jobs.quality.rules import span
 from jobs.query_view import limit
 from jobs.reports import add_json, print_json, print_lines, print_table, shown, utc
 from jobs.runs import run_table
@@ -83,11 +84,7 @@ def freshness(last: datetime | None, expected_every: timedelta, now: datetime) -
 
 def feed_status(feed: str, history: Sequence[LedgerEntry], now: datetime) -> FeedStatus:
     """A feed by its ledger entries, oldest first. A version that was read again is not new."""
-    first_read: dict[tuple[str, str], datetime] = {}
-    for entry in history:
-        if entry.status == STAGED:
-            first_read.setdefault((entry.path, entry.version), entry.staged_at)
-    last = max(first_read.values(), default=None)
+    last = last_new(history)
     present = [entry for entry in by_path(history).values() if entry.status == STAGED]
     every = FEEDS[feed].expected_every
     return FeedStatus(
@@ -163,7 +160,7 @@ def print_status(found: Status) -> None:
         "Feeds",
         ("feed", "state", "last new file", "expected every", "files", "accepted", "rejected"),
         [
-            (f.feed, f.state, shown(f.last_new), _span(f.expected_every), f.files, f.accepted, f.rejected)
+            (f.feed, f.state, shown(f.last_new), span(f.expected_every), f.files, f.accepted, f.rejected)
             for f in found.feeds
         ],
         "none",
@@ -176,7 +173,7 @@ def print_status(found: Status) -> None:
                 origin_of(m.tables[0]).label,
                 m.state,
                 shown(m.last_built),
-                _span(m.expected_every),
+                span(m.expected_every),
                 m.versions_waiting,
             )
             for m in found.marts
@@ -216,11 +213,6 @@ def as_document(found: Status) -> dict[str, Any]:
             for h in found.locks
         ],
     }
-
-
-def _span(time: timedelta) -> str:
-    days, hours = time.days, time.seconds / 3600
-    return f"{days} d" if not hours else f"{24 * days + hours:g} h"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

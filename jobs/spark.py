@@ -15,9 +15,18 @@ LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 
 
 # Warming up costs more than it brings while there is little to do: with the JVM's first compiler alone, a run over
-# the sample takes half the processor time, but one over 2 million lines 1.7 times as long.
+# the sample takes half the processor time, but one over 2 million lines 1.7 times as long. With that compiler alone the
+# JVM keeps 48 MB for what it compiled, which is soon full: it then throws methods away and compiles them again.
 SMALL_LAKE_BYTES = 16 * 1024 * 1024
-QUICK_START = "-XX:TieredStopAtLevel=1"
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+# Some hundred plans over a few rows each: writing and compiling a class for every expression of every task takes
+# longer than interpreting them, and so does every further partition.
+SMALL_PLANS = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
 # Every plan brings new classes and short-lived objects; from the default sizes on, the JVM collects once a second.
 COLLECTOR = "-XX:+UseParallelGC -XX:MetaspaceSize=256m -Xms768m -XX:NewSize=384m"
 # The JVM leaves methods of more than 8,000 bytes to its interpreter, many times slower. What Spark writes for a feed's
@@ -80,8 +89,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         .getOrCreate()
     )
     if small:
-        # Some hundred plans over a few rows each: compiling them takes longer than interpreting them.
-        spark.conf.set("spark.sql.codegen.wholeStage", "false")
+        for name, value in SMALL_PLANS.items():
+            spark.conf.set(name, value)
     _configure_object_store(spark, settings)
     return spark
 

@@ -6,7 +6,8 @@ Inputs:   every file below `raw/<feed>/` whose present version the ledger does n
 Outputs:  the three tables above. For each file: records read = accepted + duplicates + rejected.
 Re-run:   safe at any time, also after a kill. A file's rows are known by its id and put right when it is read again;
           nothing is lost and nothing comes twice. A file replaced under its name replaces its records.
-Exit:     3 when more records than --max-rejected were rejected (nothing is written then), or a file was refused whole.
+Exit:     3 when more records than --max-rejected were rejected, or a rule that says `fail` was broken (nothing is
+          written then), or a file was refused whole.
 Example:  spark-submit jobs/stage_feed.py logs
 """
 
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.context import job_main, open_run, parser
+from jobs.context import add_warn_only, job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.feeds.mapping import load_mapping
 from jobs.lake.staging import DEFAULT_MAX_REJECTED_SHARE, stage
@@ -50,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("feed", choices=sorted(FEEDS))
     arguments.add_argument("--mapping", type=Path, metavar="FILE", help='JSON file: {"source name": "field"}')
     add_max_rejected(arguments)
+    add_warn_only(arguments)
     options = arguments.parse_args(argv)
 
     def body() -> int:
         feed = FEEDS[options.feed]
         names = load_mapping(feed, options.mapping) if options.mapping else None
         with (
-            open_run(name := f"stage {feed.name}", Settings.from_env()) as run,
+            open_run(name := f"stage {feed.name}", Settings.from_env(), options.warn_only) as run,
             recorded(run),
             run.step(name),
         ):

@@ -15,8 +15,10 @@ FIRST_ROWS = 5
 COUNTS = ("records_read", "accepted", "duplicates", "rejected")
 
 
-def print_summary(run: RunContext, warehouse: Warehouse, results: Sequence[StageResult]) -> None:
-    """Print the summary of a run to standard output."""
+def print_summary(
+    run: RunContext, warehouse: Warehouse, results: Sequence[StageResult], report: str | None = None
+) -> None:
+    """Print the summary of a run to standard output. report: the address of the run's report."""
     print("\nRecords of this run")
     if any(result.entries for result in results):
         rows = [
@@ -40,8 +42,17 @@ def print_summary(run: RunContext, warehouse: Warehouse, results: Sequence[Stage
             print(table(header, first) if first else "  no rows")
 
     print("\nSeconds per step")
-    print(table(("step", "seconds", "what"), [(s.name, round(s.seconds, 1), s.detail) for s in run.steps]))
+    steps = [(s.name, round(s.seconds, 1), "; ".join(s.detail)) for s in run.steps]
+    print(table(("step", "seconds", "what"), steps))
+    broken = [found for found in run.findings if not found.passed]
+    if broken:
+        print("\nBroken rules")
+        columns = ("of", "rule", "action", "expected", "checked", "breaking it")
+        lines = [(f.subject, f.rule, f.action, f.expected, f.rows_checked, f.rows_failing) for f in broken]
+        print(table(columns, lines))
     print(f"\nLake:      {run.settings.lake_uri}")
+    if report:
+        print(f"Report:    {report}")
     if run.settings.warehouse_url.startswith("bigquery:"):
         print(f"Warehouse: {run.settings.warehouse_url}")
     else:

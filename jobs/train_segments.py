@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.datasets import Dataset
 from jobs.enrich_customers import enrich_customers, staged
 from jobs.lake.intermediates import FOLDER as WORK
 from jobs.lake.results import read_result, write_result
@@ -44,6 +45,7 @@ def train_segments(run: RunContext, seed: int = SEED) -> bool:
         log.warning("segments: too few customers, or all in one segment; nothing was trained")
         return False
     write_result(run.store, RESULT, {**results, "made_from": made_from})
+    run.note_written(Dataset(f"results/{RESULT}"))
     log.info(
         "segments: accuracy %.1f %% on %d customers, %.1f %% by always saying %s",
         100 * results["accuracy"],

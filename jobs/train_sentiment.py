@@ -31,6 +31,7 @@ from pyspark.sql import functions as F
 
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, job_main, open_run, parser
+from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds.reviews import REVIEWS
 from jobs.lake.staging import staging_table
@@ -256,6 +257,7 @@ def _joined(run: RunContext, labels: DataFrame, reviews: str, name: str) -> Data
             raise ConfigurationError(
                 "--reviews staged: no reviews are staged yet; run `user-analytics stage reviews`"
             )
+        run.note_table_read(staged)
         texts = staged.read().select("review_id", "review")
     else:
         file = _read_csv(run.spark, reviews)
@@ -332,6 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with heartbeat(run.spark, "train"):
                     provenance = options.provenance or f"Labelled texts from {Path(options.labels).name}."
                     train(run, labelled, options.name, parameters, provenance, options.export)
+                run.note_written(Dataset(f"{LAKE_PREFIX}/{version}"))
             detail.append(f"version {version}")
             print(run.settings.lake_path(LAKE_PREFIX, version))  # noqa: T201
 

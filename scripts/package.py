@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVE = ROOT / "dist" / "user-analytics.zip"
-CONTENT = ("jobs/**/*", "sql/*.sql", "views/**/*.sql")
+CONTENT = ("jobs/**/*", "sql/*.sql", "sql/*.toml", "views/**/*.sql")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

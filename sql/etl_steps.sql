@@ -7,5 +7,7 @@ CREATE TABLE etl_steps (
   seconds DOUBLE NOT NULL COMMENT 'Duration',
   outcome VARCHAR(20) NOT NULL COMMENT 'done or failed',
   detail VARCHAR(2000) COMMENT 'What it did, in words',
+  inputs TEXT COMMENT 'What it read: datasets with version and rows where known, as JSON',
+  outputs TEXT COMMENT 'What it wrote, likewise',
   PRIMARY KEY (run_id, step_number)
 ) COMMENT = 'Steps of runs. Grain: one row per run and step';

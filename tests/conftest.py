@@ -30,9 +30,9 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 # What a developer has set for real work must not reach a test.
 CLEARED_PREFIXES = (
     *("AWS_", "PG", "WAREHOUSE_", "LAKE_", "SPARK_", "LOCK_", "LOG_", "BIGQUERY_", "GOOGLE_", "GCLOUD_"),
-    *("GEOLOCATION_", "SECRET_"),
+    *("GEOLOCATION_", "SECRET_", "OPENLINEAGE_", "AIRFLOW_CTX_"),
 )
-CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR")
+CLEARED = ("PYSPARK_SUBMIT_ARGS", "HADOOP_CONF_DIR", "GIT_REVISION")
 KEPT = ("AWS_CA_BUNDLE", "SPARK_HOME", "SPARK_LOCAL_IP")
 
 
@@ -184,8 +184,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = get_session("user-analytics-tests", settings, small=True)
     # As for large lakes: what Spark compiles is what has to be right there.
     session.conf.set("spark.sql.codegen.wholeStage", "true")
-    # A handful of rows each: tasks cost more than what they do.
-    session.conf.set("spark.sql.shuffle.partitions", "2")
+    session.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
     yield session
     session.stop()
 

@@ -16,7 +16,7 @@ Rows = list[str]
 
 
 def lake_contents(lake: Path) -> dict[str, Rows]:
-    """Every Delta table's rows, every result and raw file, by path; run tables and locks are left out."""
+    """Every Delta table's rows, every result and raw file, by path; what tells of runs, and locks, are left out."""
     found = {}
     for log in sorted(lake.rglob("_delta_log")):
         name = log.parent.relative_to(lake).as_posix()
@@ -24,7 +24,9 @@ def lake_contents(lake: Path) -> dict[str, Rows]:
             found[name] = delta_rows(log.parent)
     for folder in ("raw", "results"):
         for file in sorted(
-            p for p in (lake / folder).rglob("*") if p.is_file() and not p.name.startswith(".")
+            p
+            for p in (lake / folder).rglob("*")
+            if p.is_file() and not p.name.startswith(".") and p.parent.name != "reports"
         ):
             found[file.relative_to(lake).as_posix()] = [file.read_bytes().hex()]
     return found

@@ -28,7 +28,7 @@ LEFT JOIN (
 LEFT JOIN (
   SELECT
     run_id,
-    COUNT_IF(NOT passed) AS failed_checks
+    COUNT_IF(NOT passed AND COALESCE(action, 'fail') <> 'warn') AS failed_checks
   FROM etl_checks
   GROUP BY run_id
 ) AS checks ON checks.run_id = etl_runs.run_id

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pyspark.sql import Column
 from pyspark.sql import types as T
 
+from jobs.quality.rules import OF_A_RECORD, Action, Kind, Rule
+
 Parser = Callable[[Column], Column]
 
 
@@ -60,6 +62,7 @@ class Feed:
         quote left open spoils its own line only.
     recognised_by: columns that a file must have beside the required ones to be taken for this feed by its content.
     expected_every: how often something new should come; `status` calls the feed late after that.
+    rules: beyond those that the fields bring; see `all_rules`.
     """
 
     name: str
@@ -72,8 +75,19 @@ class Feed:
     recognised_by: tuple[str, ...] = ()
     derived: dict[str, str] = field(default_factory=dict)
     expected_every: timedelta = timedelta(days=1)
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
+        names = [rule.name for rule in self.all_rules]
+        for rule in self.rules:
+            if unknown := set(rule.columns) - set(self.columns):
+                raise ValueError(f"{self.name}: rule {rule.name}: {', '.join(sorted(unknown))} is no field")
+            if rule.action is Action.REJECT and set(rule.columns) & self.derived.keys():
+                raise ValueError(f"{self.name}: rule {rule.name}: derived columns come after rejecting")
+            if names.count(rule.name) > 1:
+                raise ValueError(f"{self.name}: there are two rules {rule.name}")
+            if rule.kind is Kind.FRESHNESS and rule.columns:
+                raise ValueError(f"{self.name}: rule {rule.name}: a feed is as fresh as its last new file")
         if self.secrets and (self.format is not RawFormat.CSV or self.multi_line):
             raise ValueError(f"{self.name}: secrets are kept back in CSV files with one record a line only")
 
@@ -84,6 +98,30 @@ class Feed:
     @property
     def secrets(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.fields if f.secret)
+
+    @property
+    def has_personal(self) -> bool:
+        """Whether its records say something about persons."""
+        return any(f.personal or f.secret for f in self.fields)
+
+    @property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """The rules that its fields and `expected_every` bring, and those declared."""
+        found = []
+        for f in self.fields:
+            if f.sources:
+                found.append(Rule(Kind.READABLE, (f.name,), Action.REJECT))
+            if f.required:
+                found.append(Rule(Kind.REQUIRED, (f.name,), Action.REJECT))
+            if f.max_length is not None:
+                found.append(Rule(Kind.LENGTH, (f.name,), Action.REJECT, longest=f.max_length))
+        if not any(rule.kind is Kind.FRESHNESS for rule in self.rules):
+            found.append(Rule(Kind.FRESHNESS, within=self.expected_every))
+        return *found, *self.rules
+
+    def rules_of_records(self, *actions: Action) -> tuple[Rule, ...]:
+        """The declared rules with these actions of which every record tells whether it breaks them."""
+        return tuple(r for r in self.rules if r.kind in OF_A_RECORD and r.action in actions)
 
     def without_secrets(self) -> Feed:
         """The same feed, its secrets dropped."""

@@ -7,6 +7,7 @@ a clash, which staging keeps as a row of its own, and for which the mart compute
 from pyspark.sql import types as T
 
 from jobs.feeds.declaration import Feed, Field, RawFormat
+from jobs.quality.rules import NOW, Kind, Rule
 from jobs.transforms.parsing import email_address, identifier, iso_timestamp, tags, text
 
 EVENTS = Feed(
@@ -24,4 +25,11 @@ EVENTS = Feed(
         Field("tags", T.ArrayType(T.StringType()), tags, ("tags",)),
     ),
     key=("id", "timestamp", "email", "country", "uri", "action", "tags"),
+    rules=(
+        Rule(Kind.RANGE, ("timestamp",), low="2000-01-01", high=NOW),
+        Rule(Kind.PATTERN, ("uri",), pattern=r"^(https?://|/)"),
+        # Clashes are mended, but their source should know.
+        Rule(Kind.UNIQUE, ("id",)),
+        Rule(Kind.VOLUME, tolerance=0.5),
+    ),
 )

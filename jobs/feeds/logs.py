@@ -3,6 +3,7 @@
 from pyspark.sql import types as T
 
 from jobs.feeds.declaration import Feed, Field, RawFormat
+from jobs.quality.rules import NOW, Kind, Rule
 from jobs.transforms.parsing import identifier, iso_timestamp, text
 
 LOGS = Feed(
@@ -18,4 +19,9 @@ LOGS = Feed(
     key=("user_id", "timestamp", "action_type"),
     # The record that says more stays.
     prefer=("device IS NOT NULL", "location IS NOT NULL"),
+    rules=(
+        Rule(Kind.RANGE, ("timestamp",), low="2000-01-01", high=NOW),
+        Rule(Kind.PATTERN, ("action_type",), pattern=r"^[A-Za-z][A-Za-z0-9_.:-]*$"),
+        Rule(Kind.VOLUME, tolerance=0.5),
+    ),
 )

@@ -9,6 +9,7 @@ file under a new name adds the lines that differ, because the old file still say
 from pyspark.sql import types as T
 
 from jobs.feeds.declaration import Feed, Field, RawFormat
+from jobs.quality.rules import NOW, Kind, Rule
 from jobs.transforms.parsing import decimal, free_text, identifier, integer, text, us_or_iso_timestamp
 
 PURCHASES = Feed(
@@ -48,4 +49,11 @@ PURCHASES = Feed(
         "country",
     ),
     counts_repeats=True,
+    rules=(
+        Rule(Kind.RANGE, ("invoice_date",), low="2000-01-01", high=NOW),
+        # Returns have negative quantities; a negative price is a correction that somebody should know about.
+        Rule(Kind.RANGE, ("unit_price",), low=0),
+        Rule(Kind.PATTERN, ("customer_id",), pattern=r"^[0-9]+$"),
+        Rule(Kind.VOLUME, tolerance=0.5),
+    ),
 )

@@ -7,6 +7,7 @@ several texts, the file delivered last decides.
 from pyspark.sql import types as T
 
 from jobs.feeds.declaration import Feed, Field, RawFormat
+from jobs.quality.rules import Kind, Rule
 from jobs.transforms.parsing import free_text, identifier
 
 REVIEWS = Feed(
@@ -24,4 +25,8 @@ REVIEWS = Feed(
     key=("review_id",),
     derived={"review_id": "coalesce(review_id, 'content-' || md5(customer_id || '\\n' || review))"},
     prefer=("_delivered_at",),
+    rules=(
+        Rule(Kind.PATTERN, ("customer_id",), pattern=r"^[0-9]+$"),
+        Rule(Kind.VOLUME, tolerance=0.5),
+    ),
 )

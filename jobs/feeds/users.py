@@ -13,6 +13,7 @@ Passwords are taken as hashes only. A record is one line: a line break inside qu
 from pyspark.sql import types as T
 
 from jobs.feeds.declaration import Feed, Field, RawFormat
+from jobs.quality.rules import NOW, Kind, Rule
 from jobs.transforms.parsing import (
     email_address,
     identifier,
@@ -65,4 +66,11 @@ USERS = Feed(
     prefer=("-1 * unix_micros( delivered_at )",),
     multi_line=False,
     recognised_by=("first_name", "last_name"),
+    rules=(
+        Rule(Kind.RANGE, ("created_at",), low="2000-01-01", high=NOW),
+        Rule(Kind.RANGE, ("updated_at",), low="2000-01-01", high=NOW),
+        Rule(Kind.SET, ("status",), values=("active", "invited", "registered", "blocked", "closed")),
+        # A file holds all accounts, or those that changed: much more or less is usual.
+        Rule(Kind.VOLUME, tolerance=0.9),
+    ),
 )

@@ -6,11 +6,14 @@ They outlive a job that fails, so that the next try goes on from them, and are r
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pyspark.sql import DataFrame
 
+from jobs.column_lineage import columns_of_rows
 from jobs.console import log
 from jobs.context import RunContext
+from jobs.datasets import Dataset
 from jobs.lake import folders
 
 FOLDER = "work"
@@ -23,9 +26,14 @@ def intermediate(run: RunContext, name: str, made_from: str, make: Callable[[], 
     with run.locks.hold(FOLDER):
         # Spark writes this file last.
         if not folders.exists(run.spark, f"{uri}/_SUCCESS"):
-            make().write.mode("overwrite").parquet(uri)
+            rows = make()
+            rows.write.mode("overwrite").parquet(uri)
+            columns = partial(columns_of_rows, rows, run.settings.lake_uri)
+            run.note_written(Dataset(f"{FOLDER}/{name}", schema=rows.schema, columns=columns))
             log.info("%s: made, in %s", name, uri)
-    return run.spark.read.parquet(uri)
+    rows = run.spark.read.parquet(uri)
+    run.note_read(Dataset(f"{FOLDER}/{name}", schema=rows.schema))
+    return rows
 
 
 def remove_intermediates(run: RunContext) -> bool:

@@ -133,6 +133,15 @@ def by_path(history: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
     return {entry.path: entry for entry in history}
 
 
+def last_new(history: Iterable[LedgerEntry]) -> datetime | None:
+    """When a file version was staged that had not been before. history: oldest first."""
+    first_read: dict[tuple[str, str], datetime] = {}
+    for entry in history:
+        if entry.status == STAGED:
+            first_read.setdefault((entry.path, entry.version), entry.staged_at)
+    return max(first_read.values(), default=None)
+
+
 def is_same_content(file: RawFile, entry: LedgerEntry | None) -> bool:
     """Whether a file is no other delivery than what the entry read."""
     return entry is not None and entry.version in (file.version, REWRITTEN)

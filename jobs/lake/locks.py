@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,23 +83,28 @@ class TableLocks:
         self.store, self.lake_uri, self.command, self.run_id = store, lake_uri, command, run_id
         self.wait_seconds, self.processes, self.on_lost = wait_seconds, processes, on_lost
         self.beat_seconds, self.expiry_seconds, self.poll_seconds = beat_seconds, expiry_seconds, poll_seconds
-        self._mine: dict[str, Lock] = {}
+        self._mine = threading.local()
+        # Threads of one run wait for each other here, and for other runs at the store.
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @contextmanager
     def hold(self, *tables: str) -> Iterator[None]:
-        """Hold the locks of tables, such as `staging/logs`, inside the block; those that this run has stay with it.
+        """Hold the locks of tables, such as `staging/logs`, inside the block; those that this thread has stay with it.
 
         Raises TableLocked when another run has one for longer than wait_seconds, LockLost at the end of the block when
         one was lost meanwhile.
         """
+        mine: dict[str, Lock] = self._mine.__dict__
         taken: list[Lock] = []
+        turns = ExitStack()
         done = threading.Event()
         beating = threading.Thread(target=self._beat, args=(taken, done), daemon=True)
         try:
             # In this order everywhere, so that no two runs wait for each other.
-            for table in sorted(set(tables) - self._mine.keys()):
+            for table in sorted(set(tables) - mine.keys()):
+                turns.enter_context(self._turns[table])
                 lock = self._take(table)
-                self._mine[table] = lock
+                mine[table] = lock
                 taken.append(lock)
                 _held.add(lock)
                 if not beating.is_alive():
@@ -119,9 +125,10 @@ class TableLocks:
                 beating.join(self.expiry_seconds)
             for lock in taken:
                 _held.discard(lock)
-                del self._mine[lock.holder.table]
+                del mine[lock.holder.table]
             for lock in taken:
                 lock.release()
+            turns.close()
 
     def _take(self, table: str) -> Lock:
         path = f"{FOLDER}/{table}.json"

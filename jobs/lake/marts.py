@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.console import log
+from jobs.context import RunContext
 from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.lake.tables import LakeTable, once
@@ -91,6 +92,7 @@ def changes_since(
 
 
 def apply_changes(
+    run: RunContext,
     mart: LakeTable,
     name: str,
     source: LakeTable,
@@ -104,6 +106,7 @@ def apply_changes(
     """
     mark = source_mark(name, source)
     rows = transform(changes.rows)
+    run.note_table_read(source, changes.version)
     if changes.whole and not mart.read().isEmpty():
         mart.overwrite(rows, mark, changes.version)
     elif changes.only_inserts:
@@ -121,27 +124,38 @@ def apply_changes(
                     .whenNotMatchedInsert("NOT s._deleted", values=columns)
                 ),
             )
+    run.note_table_written(mart, rows)
 
 
-def bring_to(mart: LakeTable, rows: DataFrame, key: tuple[str, ...], source: str, version: int) -> None:
+def bring_to(
+    run: RunContext,
+    mart: LakeTable,
+    rows: DataFrame,
+    key: tuple[str, ...],
+    source: str,
+    version: int,
+    made_by: DataFrame | None = None,
+) -> None:
     """Make a mart's content equal to rows, in one commit that happens once, writing only what differs.
 
-    rows: all that the mart should hold, one per key. source, version: what they were made from.
+    rows: all that the mart should hold, one per key. source, version: what they were made from. made_by: how the rows
+    were computed, where they do not say it.
     """
     if mart.read().isEmpty():
         mart.append(rows, source, version)
-        return
-    condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
-    with once(mart.spark, source, version):
-        mart.merge(
-            rows,
-            condition,
-            lambda merge: (
-                merge.whenMatchedUpdate(_differs(mart), set=_all_columns(mart))
-                .whenNotMatchedInsert(values=_all_columns(mart))
-                .whenNotMatchedBySourceDelete()
-            ),
-        )
+    else:
+        condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
+        with once(mart.spark, source, version):
+            mart.merge(
+                rows,
+                condition,
+                lambda merge: (
+                    merge.whenMatchedUpdate(_differs(mart), set=_all_columns(mart))
+                    .whenNotMatchedInsert(values=_all_columns(mart))
+                    .whenNotMatchedBySourceDelete()
+                ),
+            )
+    run.note_table_written(mart, rows if made_by is None else made_by)
 
 
 def _all_columns(mart: LakeTable) -> dict[str, Column | str]:

@@ -1,4 +1,4 @@
-"""Results for people and programs outside: JSON files below `results/` in the lake."""
+"""Results for people and programs outside: files below `results/` in the lake."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ FOLDER = "results"
 
 
 def write_result(store: ObjectStore, name: str, content: dict[str, Any]) -> None:
+    """Write `results/<name>` as JSON, whole or not at all, in place of what is there."""
+    write_text(store, name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(store: ObjectStore, name: str, text: str) -> None:
     """Write `results/<name>`, whole or not at all, in place of what is there."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / name
+        file = Path(folder) / Path(name).name
         file.write_text(text, encoding="utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
         store.put(file, f"{FOLDER}/{name}", digest, True, lambda sent: None)

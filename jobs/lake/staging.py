@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
@@ -19,7 +19,9 @@ from pyspark.sql import types as T
 
 from jobs.console import heartbeat, log
 from jobs.context import RunContext, root_cause
+from jobs.datasets import Dataset
 from jobs.errors import FileRefused, RejectedShareExceeded
+from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources, mapping_text
 from jobs.lake import raw
@@ -39,8 +41,10 @@ from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
 from jobs.lake.tables import LakeTable
+from jobs.quality.feeds import FileCounts, judge_feed, judge_freshness
+from jobs.quality.rules import Action
 from jobs.settings import Settings
-from jobs.transforms.checks import checked
+from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
     content_differs,
     preference,
@@ -69,16 +73,6 @@ class StageResult:
     @property
     def refused(self) -> tuple[LedgerEntry, ...]:
         return tuple(entry for entry in self.entries if entry.status == REFUSED)
-
-
-@dataclass(frozen=True)
-class FileCounts:
-    """Of one file in a batch."""
-
-    read: int = 0
-    rejected: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    unknown_columns: Sequence[str] = ()
 
 
 def staging_table(spark: SparkSession, settings: Settings, feed: Feed) -> LakeTable:
@@ -116,7 +110,8 @@ def stage(
     says so, and reading it again finds its own rows by `_file_id` and ends in the same state.
 
     Raises RejectedShareExceeded, before anything is written, when more than max_rejected_share of the records read
-    would be rejected; KeyCollision when two natural keys have one hash.
+    would be rejected; RuleFailed, likewise, when a rule that says `fail` is broken; KeyCollision when two natural keys
+    have one hash.
     """
     # Held from the look at what is new to the note that it was read: two at once would both add the same.
     with run.locks.hold(f"staging/{feed.name}"):
@@ -138,6 +133,8 @@ def _stage(
     todo = files_to_read(listed, history, reread)
     if not todo:
         log.info("stage %s: nothing new", feed.name)
+        if reread is None:
+            judge_freshness(run, feed, history)
         return StageResult(feed.name, ())
     require_all_there(run.store, feed.name, todo, history)
     log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(todo), f"{sum(f.size for f in todo):,}")
@@ -151,6 +148,11 @@ def _stage(
         if records is not None:
             try:
                 _require_share(feed, counts.values(), max_rejected_share)
+                counted = {file.file.path: counts[file.file_id] for file in files}
+                valid = records.where("_reasons = ''")
+                judge_feed(
+                    run, feed, valid, counted, history, lambda name: _staged(run, name), reread is None
+                )
                 _write_quarantine(run, feed, records, files, counts)
                 accepted = _write_accepted(run, feed, records, files, current.values())
             finally:
@@ -168,9 +170,21 @@ def _stage(
             ]
         )
     result = StageResult(feed.name, entries)
+    _note(run, feed, result, ledger.table)
     run.refused = run.refused or bool(result.refused)
     _report(result, counts)
     return result
+
+
+def _note(run: RunContext, feed: Feed, result: StageResult, ledger: LakeTable) -> None:
+    files, rejected = len(result.entries), result.total("rejected")
+    run.note_read(Dataset(f"raw/{feed.name}", rows=result.total("records_read"), files=files))
+    run.note_table_written(ledger)
+    if len(result.refused) < files:
+        accepted = result.total("accepted")
+        run.note_table_written(staging_table(run.spark, run.settings, feed), rows=accepted)
+    if rejected:
+        run.note_table_written(quarantine_table(run.spark, run.settings), rows=rejected)
 
 
 def _names_of(
@@ -215,7 +229,7 @@ def _records(
         records = None
         try:
             records = _keyed(run, feed, files).persist(StorageLevel.DISK_ONLY)
-            return records, _counts(records, files), files
+            return records, _counts(feed, records, files), files
         except (PySparkException, Py4JJavaError):
             if records is not None:
                 records.unpersist()
@@ -240,13 +254,19 @@ def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
     return None
 
 
-def _counts(records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, FileCounts]:
+def _counts(feed: Feed, records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, FileCounts]:
+    rules = feed.rules_of_records(Action.WARN, Action.FAIL)
+    accepted = F.col("_reasons") == ""
     per_file = (
         records.groupBy("_file_id")
         .agg(
             F.count("*").alias("read"),
             F.count_if(F.col("_reasons") != "").alias("rejected"),
             F.count("_extra").alias("extra"),
+            *(
+                F.count_if(accepted & broken(rule, F.col(rule.columns[0]))).alias(f"rule {rule.name}")
+                for rule in rules
+            ),
         )
         .collect()
     )
@@ -264,7 +284,11 @@ def _counts(records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, Fil
             unknown.setdefault(row._file_id, []).append(row.name)
     found = {
         row._file_id: FileCounts(
-            row.read, row.rejected, reasons.get(row._file_id, {}), unknown.get(row._file_id, ())
+            row.read,
+            row.rejected,
+            reasons.get(row._file_id, {}),
+            unknown.get(row._file_id, ()),
+            {rule.name: row[f"rule {rule.name}"] for rule in rules},
         )
         for row in per_file
     }
@@ -281,6 +305,11 @@ def _require_share(feed: Feed, counted: Collection[FileCounts], max_share: float
             f"allowed {max_share:.0%}: {most}. Nothing was staged. Mend the files or the mapping, or allow more with "
             "--max-rejected"
         )
+
+
+def _staged(run: RunContext, name: str) -> DataFrame | None:
+    table = staging_table(run.spark, run.settings, FEEDS[name])
+    return table.read() if table.exists() else None
 
 
 def _write_quarantine(

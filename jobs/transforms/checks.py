@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.feeds.declaration import Feed, Field
+from jobs.quality.rules import NOW, Action, Bound, Kind, Rule
 from jobs.transforms.parsing import blank_to_null
 
 BOOKKEEPING = ("_extra", "_file_id", "_delivered_at")
@@ -23,7 +26,12 @@ def checked(feed: Feed, records: DataFrame) -> DataFrame:
     parsed = trimmed.withColumns(
         {_parsed(field): field.parse(F.col(field.name)).cast(field.type) for field in feed.fields}
     )
-    broken_rules = [rule for field in feed.fields for rule in _broken_rules(field)]
+    declared = feed.rules_of_records(Action.REJECT)
+    broken_rules = [
+        reason
+        for field in feed.fields
+        for reason in _reasons(field, [rule for rule in declared if rule.columns == (field.name,)])
+    ]
     reasons = F.coalesce("_problem", F.concat_ws(",", *broken_rules))
     judged = parsed.withColumn("_reasons", reasons)
     frame = judged.select(
@@ -39,7 +47,7 @@ def _parsed(field: Field) -> str:
     return f"_parsed_{field.name}"
 
 
-def _broken_rules(field: Field) -> list[Column]:
+def _reasons(field: Field, declared: Sequence[Rule]) -> list[Column]:
     raw, parsed = F.col(field.name), F.col(_parsed(field))
     rules = [F.when(raw.isNotNull() & parsed.isNull(), f"{field.name}_invalid")]
     if field.required:
@@ -49,4 +57,24 @@ def _broken_rules(field: Field) -> list[Column]:
     # PostgreSQL cannot store the character NUL, and no text needs it.
     if field.type.typeName() == "string":
         rules.append(F.when(F.contains(parsed, F.lit("\0")), f"{field.name}_has_nul"))
+    rules += [F.when(broken(rule, parsed), rule.name) for rule in declared]
     return rules
+
+
+def broken(rule: Rule, value: Column) -> Column:
+    """A value → whether it breaks a rule of OF_A_RECORD; never null. What is missing breaks `required` only."""
+    match rule.kind:
+        case Kind.REQUIRED:
+            return value.isNull()
+        case Kind.PATTERN:
+            breaks = ~value.rlike(rule.pattern or "")
+        case Kind.SET:
+            breaks = ~value.isin(*rule.values)
+        case _:
+            low = F.lit(False) if rule.low is None else value < _bound(rule.low)
+            breaks = low if rule.high is None else low | (value > _bound(rule.high))
+    return F.coalesce(breaks, F.lit(False))
+
+
+def _bound(bound: Bound) -> Column:
+    return F.current_timestamp() if bound == NOW else F.lit(bound)

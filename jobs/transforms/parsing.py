@@ -5,8 +5,6 @@ Pure column expressions of Spark's own functions, so that they run inside Spark'
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -133,13 +131,3 @@ def integer(value: Column) -> Column:
     """string → bigint; `6`, `6.0` and `1e3` are integers, `6.5` and `NaN` are not."""
     wide = F.when(value.rlike(NUMBER), value.try_cast("decimal(38,12)"))
     return F.when(wide == F.floor(wide), wide.try_cast("bigint"))
-
-
-def within(parse: Callable[[Column], Column], low: int, high: int) -> Callable[[Column], Column]:
-    """A parser of numbers that gives null for those below low or above high."""
-
-    def parse_within(value: Column) -> Column:
-        number = parse(value)
-        return F.when(number.between(low, high), number)
-
-    return parse_within

@@ -58,7 +58,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
             "PATH": f"{Path(sys.executable).parent}:{PROGRAMS}:{os.environ['PATH']}",
             # Fewer partitions than usual: a task of no rows costs as much as one with some.
             "SPARK_DRIVER_MEMORY": "800m",
-            "SPARK_SUBMIT_OPTS": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -Duser.timezone=UTC "
+            "SPARK_SUBMIT_OPTS": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "
+            "-XX:ReservedCodeCacheSize=256m -Duser.timezone=UTC "
             "-Dspark.sql.shuffle.partitions=2 -Dspark.ui.enabled=false",
             "SPARK_LOCAL_IP": "127.0.0.1",
             "AIRFLOW_HOME": str(home),

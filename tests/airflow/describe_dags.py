@@ -17,7 +17,7 @@ MOMENT = datetime(2026, 11, 19, tzinfo=UTC)
 
 def describe_task(task: Any, params: dict[str, Any]) -> dict[str, Any]:
     """One task, its templates rendered as for a run of 2026-11-19."""
-    run = SimpleNamespace(logical_date=MOMENT, run_after=MOMENT, run_id="scheduled")
+    run = SimpleNamespace(logical_date=MOMENT, run_after=MOMENT, start_date=MOMENT, run_id="scheduled")
     task.render_template_fields({"dag_run": run, "params": params, "ti": None})
     rendered = {name: getattr(task, name) for name in task.template_fields}
     return {

@@ -134,6 +134,8 @@ def test_every_feed_is_staged_and_every_mart_built_before_publishing(described: 
         assert needed <= all_before(name, tasks), name
     assert tasks["publish"]["upstream"] == sorted(marts)
     assert tasks["dashboards"]["upstream"] == ["publish"]
+    assert tasks["report"]["upstream"] == ["publish"]
+    assert tasks["report"]["arguments"] == ["--since", "2026-11-19T00:00:00+00:00"]
 
 
 def test_a_failure_anywhere_fails_the_run(described: dict[str, Any]) -> None:

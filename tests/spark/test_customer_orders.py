@@ -180,8 +180,8 @@ def test_bad_customers_and_orders_are_rejected_with_their_reasons(spark: SparkSe
     customers.stage()
     assert customers.rows("customer_id", "age", "customer_segment") == [("1", 17, "Basic")]
     assert [reasons for _, reasons, _ in customers.rejected()] == [
-        ("customer_id_missing", "name_missing", "age_invalid", "registration_date_missing"),
-        ("email_invalid", "age_invalid", "registration_date_invalid", "customer_segment_invalid"),
+        ("customer_id_missing", "name_missing", "age_out_of_range", "registration_date_missing"),
+        ("email_invalid", "age_out_of_range", "registration_date_invalid", "customer_segment_invalid"),
     ]
     assert "missing column: registration_date" in customers.refused()["b.csv"]
     # The file delivered last decides, whichever is read last.
@@ -206,8 +206,8 @@ def test_bad_customers_and_orders_are_rejected_with_their_reasons(spark: SparkSe
     ]
     assert sorted(reasons for _, reasons, _ in orders.rejected()) == [
         ("order_id_missing", "product_missing", "quantity_invalid", "price_invalid", "order_date_missing"),
-        ("quantity_invalid", "price_invalid"),
-        ("quantity_invalid", "price_invalid", "order_date_invalid"),
+        ("quantity_out_of_range", "price_out_of_range"),
+        ("quantity_out_of_range", "price_out_of_range", "order_date_invalid"),
     ]
 
 
@@ -244,8 +244,8 @@ def test_generated_customers_and_orders_go_all_the_way(spark: SparkSession, tmp_
     totals = ("records_read", "accepted", "duplicates", "rejected")
     assert [staged_orders.total(name) for name in totals] == [5080, 5000, 50, 30]
     assert [staged_customers.total(name) for name in totals] == [1019, 1000, 10, 9]
-    assert customers.reasons() == {"age_invalid": 3, "name_missing": 3, "registration_date_invalid": 3}
-    assert orders.reasons() == {"quantity_invalid": 10, "price_invalid": 10, "order_date_invalid": 10}
+    assert customers.reasons() == {"age_out_of_range": 3, "name_missing": 3, "registration_date_invalid": 3}
+    assert orders.reasons() == {"quantity_out_of_range": 10, "price_invalid": 10, "order_date_invalid": 10}
     assert train_segments(orders.run()) is True
     found = json.loads((Path(tmp_lake) / "results" / "model_results.json").read_text())
     assert found["accuracy"] > found["majority_baseline"] + 0.1

@@ -171,7 +171,6 @@ DATES = {
     "2/29/2024": None,
     "20240229": None,
 }
-ZERO_TO_HUNDRED = {"0": 0, "100": 100, "7.0": 7, "-1": None, "101": None, "7.5": None, "x": None}
 EMAILS = {
     "ann@example.com": "ann@example.com",
     " Ann.Of+shop@Mail.Example.CO.UK ": "ann.of+shop@mail.example.co.uk",
@@ -199,7 +198,6 @@ EMAILS = {
         pytest.param(parsing.integer, INTEGERS, id="integer"),
         pytest.param(parsing.identifier, IDENTIFIERS, id="identifier"),
         pytest.param(parsing.iso_date, DATES, id="iso_date"),
-        pytest.param(parsing.within(parsing.integer, 0, 100), ZERO_TO_HUNDRED, id="within"),
         pytest.param(parsing.email_address, EMAILS, id="email_address"),
     ],
 )

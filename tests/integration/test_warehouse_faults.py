@@ -1,0 +1,251 @@
+"""PostgreSQL in trouble: no connection left, read-only, in recovery, disk full. One clear line, no half publication,
+and the same command again does it.
+
+Connections that break before or after COMMIT are in tests/integration/test_publish.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+
+import jobs.warehouse.postgres as postgres_module
+from jobs.errors import ConfigurationError, UserAnalyticsError
+from jobs.warehouse import embedded
+from jobs.warehouse.base import Load, Published
+from jobs.warehouse.declarations import tables
+from jobs.warehouse.embedded import NOBODY, EmbeddedPostgres, binaries
+from jobs.warehouse.postgres import PostgresWarehouse
+from tests.warehouses import arrow_rows, copy_without_spark, query
+
+pytestmark = pytest.mark.integration
+
+TABLE = "dim_users"
+ONE, TWO = [(1, "ann")], [(1, "ann"), (2, "bob")]
+NO_CONNECTION = r"too many clients|remaining connection slots"
+
+
+@pytest.fixture(autouse=True)
+def rows_without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(load: Load, url: str, target: str) -> int:
+        try:
+            return copy_without_spark(load, url, target)
+        except AssertionError as error:  # what a task gives back in place of a count
+            raise UserAnalyticsError(f"publish {load.table.name}: {error}") from None
+
+    monkeypatch.setattr(postgres_module, "_copy", copy)
+
+
+def load(rows: list[tuple[int, str]], version: int, whole: bool) -> Load:
+    """These rows as the whole table, or as rows that were added or changed."""
+    changed = rows if whole else [(*row, False) for row in rows]
+    state, expected = Published("table", version), {"row_count": len(rows)}
+    return Load(tables()[TABLE], arrow_rows(TABLE, changed, whole), whole, state, expected)
+
+
+def publish(url: str, rows: list[tuple[int, str]], version: int, whole: bool = True) -> None:
+    with PostgresWarehouse(url, "analytics").publishing() as publication:
+        publication.commit([load(rows, version, whole)], [])
+
+
+def content(url: str) -> tuple[list[tuple[int, str]], list[tuple[int]], list[tuple[str]]]:
+    """Rows, published version, and tables that a publication left behind."""
+    return (
+        query(url, f"SELECT user_key, user_id FROM {TABLE} ORDER BY 1"),
+        query(url, "SELECT delta_version FROM _published"),
+        query(
+            url, r"SELECT relname FROM pg_class WHERE relname LIKE '\_new\_%' OR relname LIKE '\_changes\_%'"
+        ),
+    )
+
+
+@contextmanager
+def all_connections_taken(url: str) -> Iterator[None]:
+    """Take every connection that the server has for ordinary roles, and give them back."""
+    taken = []
+    try:
+        with suppress(psycopg2.OperationalError):
+            while True:
+                taken.append(psycopg2.connect(url))
+        yield
+    finally:
+        for connection in taken:
+            connection.close()
+        # The server needs a moment to notice.
+        deadline = time.monotonic() + 60
+        while not _has_room(url, 3):
+            assert time.monotonic() < deadline
+
+
+def _has_room(url: str, count: int) -> bool:
+    with ExitStack() as stack:
+        try:
+            for _ in range(count):
+                stack.enter_context(closing(psycopg2.connect(url)))
+        except psycopg2.OperationalError:
+            return False
+    return True
+
+
+@pytest.fixture
+def plain_role(warehouse_url: str) -> Iterator[str]:
+    """The address of the test's database for a role of its own; a superuser has connections in reserve."""
+    name, parts = f"plain_{os.urandom(4).hex()}", urlsplit(warehouse_url)
+    database = parts.path.strip("/")
+    query(warehouse_url, f"CREATE ROLE {name} LOGIN PASSWORD 'plain'", schema="public")
+    query(warehouse_url, f"GRANT ALL ON DATABASE {database} TO {name}", schema="public")
+    yield f"postgresql://{name}:plain@{parts.hostname}:{parts.port}/{database}"
+    query(warehouse_url, f"DROP OWNED BY {name}", schema="public")
+    query(warehouse_url, f"DROP ROLE {name}", schema="public")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_no_connection_left(plain_role: str, whole: bool) -> None:
+    publish(plain_role, ONE, 1)
+    before = content(plain_role)
+    with (
+        all_connections_taken(plain_role),
+        pytest.raises(ConfigurationError, match=NO_CONNECTION) as at_first,
+    ):
+        publish(plain_role, TWO, 2, whole)
+    assert at_first.value.exit_code == 2
+    assert ":plain@" not in str(at_first.value)
+    # The publication has its connection, the task that copies gets none.
+    with (
+        pytest.raises(UserAnalyticsError, match=NO_CONNECTION) as later,
+        PostgresWarehouse(plain_role, "analytics").publishing() as publication,
+        all_connections_taken(plain_role),
+    ):
+        publication.commit([load(TWO, 2, whole)], [])
+    assert later.value.exit_code == 1
+    assert content(plain_role) == before
+    publish(plain_role, TWO, 2, whole)
+    assert content(plain_role) == (TWO, [(2,)], [])
+
+
+def test_a_database_that_became_read_only(warehouse_url: str) -> None:
+    publish(warehouse_url, ONE, 1)
+    before = content(warehouse_url)
+    database = urlsplit(warehouse_url).path.strip("/")
+    setting = f"ALTER DATABASE {database} SET default_transaction_read_only"
+    query(warehouse_url, f"{setting} = on")
+    with pytest.raises(UserAnalyticsError, match="read-only transaction") as error:
+        publish(warehouse_url, TWO, 2)
+    assert error.value.exit_code == 1
+    assert PostgresWarehouse(warehouse_url, "analytics").missing_rights() == [
+        "the server takes no changes: it is a standby, in recovery, or read-only"
+    ]
+    query(warehouse_url, f"SET TRANSACTION READ WRITE; {setting} = off", schema="public")
+    assert content(warehouse_url) == before
+    publish(warehouse_url, TWO, 2)
+    assert content(warehouse_url) == (TWO, [(2,)], [])
+
+
+@contextmanager
+def standby(server: EmbeddedPostgres, port: int, hot: bool) -> Iterator[None]:
+    """The stopped server's cluster as one that waits for a primary, which may be asked questions or not."""
+    log = server.folder / "standby.log"
+    settings = {**embedded.SETTINGS, "port": str(port), "hot_standby": "on" if hot else "off"}
+    command = [*server._as_server(server.data), str(binaries() / "postgres"), "-D", str(server.data)]
+    command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=embedded._environment(), start_new_session=True
+        )
+    ready = b"ready to accept read-only connections" if hot else b"entering standby mode"
+    try:
+        deadline = time.monotonic() + 60
+        while ready not in log.read_bytes():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def test_a_server_in_recovery(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a standby can follow.
+    monkeypatch.setitem(embedded.SETTINGS, "wal_level", "replica")
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("standby"))
+    with server as url:
+        publish(url, ONE, 1)
+        before, port = content(url), urlsplit(url).port
+        assert port
+    mark = server.data / "standby.signal"
+    mark.touch()
+    if os.geteuid() == 0:
+        os.chown(mark, NOBODY, NOBODY)
+    with standby(server, port, hot=False):
+        with pytest.raises(
+            ConfigurationError, match=r"not (yet )?accepting connections|starting up"
+        ) as error:
+            publish(url, TWO, 2)
+        assert error.value.exit_code == 2
+    with standby(server, port, hot=True):
+        with pytest.raises(UserAnalyticsError, match=r"read-only transaction|during recovery") as error:
+            publish(url, TWO, 2)
+        assert error.value.exit_code == 1
+        assert content(url) == before
+        # It takes over: the same command goes through.
+        assert query(url, "SELECT pg_promote()") == [(True,)]
+        publish(url, TWO, 2)
+        assert content(url) == (TWO, [(2,)], [])
+
+
+@pytest.fixture
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A file system of 8 MB, and a function that gives it another size."""
+    folder = tmp_path_factory.mktemp("small-disk")
+
+    def mount(size: str, *more: str) -> None:
+        options = ",".join((f"size={size}", *more))
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True, capture_output=True
+        )
+
+    try:
+        mount("8m", f"uid={NOBODY}", f"gid={NOBODY}", "mode=700")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no small disk: only root may mount one, and not in every container ({error})")
+    yield folder, lambda size: mount(size, "remount")
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_disk_full(warehouse_url: str, small_disk: tuple[Path, Callable[[str], None]], whole: bool) -> None:
+    folder, resize = small_disk
+    database, space = urlsplit(warehouse_url).path.strip("/"), f"small_{os.urandom(4).hex()}"
+    with closing(psycopg2.connect(warehouse_url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f"CREATE TABLESPACE {space} LOCATION '{folder}'")
+        cursor.execute(f"ALTER DATABASE {database} SET default_tablespace = {space}")
+    many = [(n, f"user {n:090d}") for n in range(50_000)]
+    try:
+        publish(warehouse_url, ONE, 1)
+        before = content(warehouse_url)
+        with pytest.raises(UserAnalyticsError, match="No space left on device") as error:
+            publish(warehouse_url, many, 2, whole)
+        assert error.value.exit_code == 1
+        assert content(warehouse_url) == before
+        resize("256m")
+        publish(warehouse_url, many, 2, whole)
+        rows, version, left = content(warehouse_url)
+        assert (len(rows), version, left) == (len(many), [(2,)], [])
+    finally:
+        with closing(psycopg2.connect(warehouse_url)) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            cursor.execute("DROP SCHEMA analytics CASCADE")
+            cursor.execute(f"DROP TABLESPACE {space}")
