@@ -250,7 +250,9 @@ def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
     try:
         _keyed(run, feed, [file]).write.format("noop").mode("overwrite").save()
     except (PySparkException, Py4JJavaError) as error:
-        return f"{file.file.path}: cannot be read to its end: {root_cause(error)}"
+        # The message may quote a record.
+        why = "the parser gave up" if feed.has_personal else root_cause(error)
+        return f"{file.file.path}: cannot be read to its end: {why}"
     return None
 
 
