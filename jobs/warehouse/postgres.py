@@ -144,7 +144,7 @@ class PostgresWarehouse:
             sql.SQL("strpos(lower(to_jsonb(x)::text), {}) > 0").format(sql.Literal(text)) for text in texts
         ]
         conditions += [
-            sql.SQL("{} = ANY ({})").format(sql.Identifier(column), sql.Literal(list(values)))
+            sql.SQL("{}::text = ANY ({})").format(sql.Identifier(column), sql.Literal(list(values)))
             for column, values in ids.items()
         ]
         if not conditions:
