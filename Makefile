@@ -33,7 +33,7 @@ psql: setup ## Open the warehouse that `make run` filled
 
 up: ## Start the whole stack with Docker Compose: MinIO, PostgreSQL, Spark, Airflow
 	@$(PYTHON) scripts/stack.py settings
-	$(COMPOSE) up --build --detach --wait --wait-timeout 900
+	GIT_REVISION=$$(git describe --always --abbrev=12 --dirty '--exclude=*' 2>/dev/null) $(COMPOSE) up --build --detach --wait --wait-timeout 900
 	@$(PYTHON) scripts/stack.py addresses
 
 trigger: ## Run the DAG user_analytics in the stack and follow it to its end

@@ -25,7 +25,6 @@ SMALL_PLANS = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.shuffle.partitions": "2",
-    "spark.databricks.delta.snapshotPartitions": "1",
 }
 # Every plan brings new classes and short-lived objects; from the default sizes on, the JVM collects once a second.
 COLLECTOR = "-XX:+UseParallelGC -XX:MetaspaceSize=256m -Xms768m -XX:NewSize=384m"
@@ -71,8 +70,9 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
         # Times are UTC everywhere; a value without an offset is UTC.
         .config("spark.sql.session.timeZone", "UTC")
-        # 50 by default, which makes every look at a small table slow.
-        .config("spark.databricks.delta.snapshotPartitions", "2")
+        # 50 by default. Every task that replays a table's log writes the text of its classes anew, which takes longer
+        # than replaying some thousand files.
+        .config("spark.databricks.delta.snapshotPartitions", "1")
         # Marts and the warehouse follow every table through its change data feed.
         .config("spark.databricks.delta.properties.defaults.enableChangeDataFeed", "true")
         # The log is read back in the same second by the next step; asynchronous updates buy nothing.
