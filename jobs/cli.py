@@ -54,6 +54,10 @@ COMMANDS = {
         "forget what was staged of a feed, or remove marts, to be made anew; asks first",
     ),
     "archive": ("jobs.archive_files", "move staged raw files that are old to archive/, or bring some back"),
+    "erase": (
+        "jobs.erase_person",
+        "remove a person from lake and warehouse, history included, and prove it; asks first",
+    ),
     "reset-marts": ("jobs.reset_marts", "as `reset marts`, for schedulers: asks nothing"),
     "status": ("jobs.show_status", "last runs, freshness of feeds and marts, rejected records, locks held"),
     "report": ("jobs.report_run", "what became of a run, as one HTML file: counts, rules, trends, examples"),

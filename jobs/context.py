@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError
@@ -246,18 +246,30 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def root_cause(error: BaseException) -> str:
     """The innermost message of an error, in one line, without a stack trace; with the file that outer ones name."""
-    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
-    messages = []
-    try:
-        while java is not None:
-            messages.append(str(java.getMessage()))
-            java = java.getCause()
-    except Exception:  # not a Java exception after all
-        messages.clear()
+    messages = _of_causes(error, lambda java: java.getMessage())
     text = (messages or [str(error)])[-1] or type(error).__name__
     line = next((line.strip() for line in text.splitlines() if line.strip()), text)[:500]
     file = next((found[0] for message in messages if (found := DATA_FILE.search(message))), None)
     return line if file is None or Path(file).name in line else f"{line} (in {file})"
+
+
+def root_kind(error: BaseException) -> str:
+    """The innermost error's class: what can be told of an error whose message may quote a record."""
+    kinds = _of_causes(error, lambda java: java.getClass().getSimpleName())
+    return (kinds or [type(error).__name__])[-1]
+
+
+def _of_causes(error: BaseException, read: Callable[[Any], object]) -> list[str]:
+    """Something of a Java error and of its causes, outermost first; empty for an error of Python."""
+    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    found = []
+    try:
+        while java is not None:
+            found.append(str(read(java)))
+            java = java.getCause()
+    except Exception:  # not a Java exception after all
+        return []
+    return found
 
 
 def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:

@@ -114,15 +114,17 @@ def describe(run: RunContext, chosen: Target, lost: Sequence[LedgerEntry]) -> li
     return lines
 
 
-def confirm(lines: Sequence[str]) -> None:
+def confirm(lines: Sequence[str], command: str = "reset") -> None:
     """Ask on the terminal. Raises ConfigurationError when there is none, UserAnalyticsError when the answer is no."""
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"reset: {'; '.join(lines)}. Nobody can be asked here: add --yes to do it")
+        raise ConfigurationError(
+            f"{command}: {'; '.join(lines)}. Nobody can be asked here: add --yes to do it"
+        )
     # The question goes where log lines go; standard output is for the answer of the command.
     sys.stderr.write("\n".join([*lines, "Go on? [y/N] "]))
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UserAnalyticsError("reset: nothing was changed")
+        raise UserAnalyticsError(f"{command}: nothing was changed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,18 @@ def file_names(spark: SparkSession, uri: str) -> list[str]:
     return [file.getPath().getName() for file in files.listStatus(path)]
 
 
+def files_below(spark: SparkSession, uri: str) -> list[str]:
+    """The paths, relative to a folder, of all files in it and below, also of those that Spark passes over."""
+    files, path = _opened(spark, uri)
+    if not files.exists(path):
+        return []
+    base = files.resolvePath(path).toUri().getPath().rstrip("/") + "/"
+    found, listed = [], files.listFiles(path, True)
+    while listed.hasNext():
+        found.append(listed.next().getPath().toUri().getPath().removeprefix(base))
+    return sorted(found)
+
+
 def remove(spark: SparkSession, uri: str) -> None:
     """Remove a folder with all that is in it."""
     files, path = _opened(spark, uri)

@@ -62,7 +62,8 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     """Decide how a file is read from its first bytes.
 
     Raises FileRefused, saying what was found and what was expected, for an empty file, an unreadable beginning, a
-    header without a required column or with a name twice, and content that is not the feed's format.
+    header without a required column or with a name twice, and content that is not the feed's format. Of a feed with
+    personal fields, the message quotes no text of the file but names that the feed knows.
     """
     if file.path.endswith(COMPRESSED):
         raise FileRefused(f"{file.path}: this compression is not read; deliver it plain or as .gz")
@@ -113,16 +114,19 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     # Spark, too, passes over empty lines, but takes a line of blanks or commas for the header.
     row = next((r for r in csv.reader(lines) if r), [])
     header = tuple(cell.strip() for cell in row)
-    # A file without a header has a record in its place, and a record may hold a secret.
+    # A file without a header has a record in its place, which may say something about a person.
+    known = {source.lower() for sources in names.values() for source in sources}
     shown = (
         f"the header has {len(header)} columns"
-        if feed.secrets
+        if feed.has_personal
         else f"the header is {', '.join(header) or '(blank)'}"
     )
     repeated = sorted({name for name in header if [h.lower() for h in header].count(name.lower()) > 1})
     if repeated:
-        what = "a name" if feed.secrets else ", ".join(map(repr, repeated))
-        raise FileRefused(f"{file.path}: the header has {what} more than once")
+        quoted = [repr(name) for name in repeated if not feed.has_personal or name.lower() in known]
+        raise FileRefused(
+            f"{file.path}: the header has {', '.join(quoted) or 'an unknown name'} more than once"
+        )
     found = columns_by_field(names, header)
     for field, columns in found.items():
         if len(columns) > 1:
@@ -265,7 +269,7 @@ def _csv(
         encoding="ISO-8859-1",
         mode="PERMISSIVE",
         columnNameOfCorruptRecord="_corrupt",
-        # Beyond these the parser fails, with a message that quotes the record and that Spark logs.
+        # Beyond these the parser fails, with a message that quotes the record; jobs/log4j2.properties leaves it out.
         maxCharsPerColumn=NO_LIMIT if feed.secrets else MAX_CHARS_PER_COLUMN,
         maxColumns=MANY_COLUMNS if feed.secrets else MAX_COLUMNS,
     )

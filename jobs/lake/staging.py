@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.console import heartbeat, log
-from jobs.context import RunContext, root_cause
+from jobs.context import RunContext, root_cause, root_kind
 from jobs.datasets import Dataset
 from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds import FEEDS
@@ -250,7 +250,8 @@ def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
     try:
         _keyed(run, feed, [file]).write.format("noop").mode("overwrite").save()
     except (PySparkException, Py4JJavaError) as error:
-        return f"{file.file.path}: cannot be read to its end: {root_cause(error)}"
+        why = root_kind(error) if feed.has_personal else root_cause(error)
+        return f"{file.file.path}: cannot be read to its end: {why}"
     return None
 
 

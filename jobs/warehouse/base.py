@@ -119,6 +119,12 @@ class Warehouse(Protocol):
     def counts(self, names: Sequence[str]) -> dict[str, int]:
         """The number of rows of each table."""
 
+    def rows_naming(self, table: Table, texts: Sequence[str], ids: Mapping[str, Sequence[str]]) -> list[str]:
+        """The rows, as JSON, in which one of the texts (lower case) stands anywhere, or a column has one of its ids.
+
+        ids: by column, all of which the table has.
+        """
+
 
 def number_text(value: Decimal | int | None) -> str | None:
     """The same text for the same number, whatever its scale."""

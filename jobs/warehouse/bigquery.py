@@ -171,6 +171,20 @@ class BigQueryWarehouse:
             for name in names
         }
 
+    @told("search")
+    def rows_naming(self, table: Table, texts: Sequence[str], ids: Mapping[str, Sequence[str]]) -> list[str]:
+        wanted = [("text", list(texts)), *((column, list(values)) for column, values in ids.items())]
+        conditions = [
+            "EXISTS (SELECT 1 FROM UNNEST(@text) AS t WHERE STRPOS(LOWER(TO_JSON_STRING(x)), t) > 0)",
+            *(f"`{column}` IN UNNEST(@{column})" for column in ids),
+        ]
+        parameters = [bigquery.ArrayQueryParameter(name, "STRING", values) for name, values in wanted]
+        rows = self.connection.client().query_and_wait(
+            f"SELECT TO_JSON_STRING(x) FROM {self._name(table.name)} AS x WHERE {' OR '.join(conditions)}",
+            job_config=bigquery.QueryJobConfig(query_parameters=parameters),
+        )
+        return [row[0] for row in rows]
+
     @told("measure")
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
         client = self.connection.client()

@@ -139,6 +139,22 @@ class PostgresWarehouse:
                 counted[name] = int(_only_value(cursor))
             return counted
 
+    def rows_naming(self, table: Table, texts: Sequence[str], ids: Mapping[str, Sequence[str]]) -> list[str]:
+        conditions: list[sql.Composable] = [
+            sql.SQL("strpos(lower(to_jsonb(x)::text), {}) > 0").format(sql.Literal(text)) for text in texts
+        ]
+        conditions += [
+            sql.SQL("{}::text = ANY ({})").format(sql.Identifier(column), sql.Literal(list(values)))
+            for column, values in ids.items()
+        ]
+        if not conditions:
+            return []
+        select = sql.SQL("SELECT to_jsonb(x)::text FROM {} AS x WHERE {}")
+        with closing(self._connect()) as connection, connection.cursor() as cursor:
+            name = sql.Identifier(self.schema, table.name)
+            cursor.execute(select.format(name, sql.SQL(" OR ").join(conditions)))
+            return [text for (text,) in cursor.fetchall()]
+
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
         with closing(self._connect()) as connection, connection.cursor() as cursor:
             try:

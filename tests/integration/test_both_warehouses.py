@@ -198,3 +198,20 @@ def test_a_view(both: tuple[Postgres, BigQuery], name: str) -> None:
     found = comparable(first.content(name))
     assert found == comparable(second.content(name))
     assert found, "the rows above should give the view something to show"
+
+
+def test_rows_are_found_by_a_text_anywhere_and_by_an_id_in_its_column(
+    both: tuple[Postgres, BigQuery],
+) -> None:
+    first, second = both
+    for warehouse in (PostgresWarehouse(first.url, "analytics"), second.warehouse):
+
+        def found(texts: list[str], ids: dict[str, list[str]], warehouse: Warehouse = warehouse) -> list[str]:
+            rows = warehouse.rows_naming(tables()["customer_orders"], texts, ids)
+            return sorted(json.loads(row)["order_id"] for row in rows)
+
+        # Order 3 is the only one that says 3; orders 1, 4 and 10 are customer 1's, whose order 7 names nobody.
+        assert found(["é '3'"], {}) == ["é '3'"]
+        assert found([], {"customer_id": ["é '1'"]}) == ["é '1'", "é '10'", "é '4'"]
+        assert found(["é '3'"], {"customer_id": ["é '1'", "x"]}) == ["é '1'", "é '10'", "é '3'", "é '4'"]
+        assert found([], {"customer_id": ["x' OR '1' = '1"]}) == []

@@ -96,6 +96,21 @@ def test_a_csv_file_is_refused_with_the_reason(looked_at, content: str | bytes, 
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("feed", ["users", "customers", "events"])
+def test_a_refusal_quotes_no_record_that_stands_in_the_headers_place(looked_at, feed: str) -> None:
+    with pytest.raises(FileRefused) as raised:
+        looked_at(feed, "7,Zebulon,Quirk,zeb@quirk.example\n", "a.csv")
+    assert "the header has 4 columns" in str(raised.value)
+    assert not any(text in str(raised.value) for text in ("Zebulon", "Quirk", "quirk"))
+    for header, message in (
+        ("Zebulon,x,ZEBULON,email", "the header has an unknown name more than once"),
+        ("Zebulon,x,Zebulon,email,Email", "the header has 'Email', 'email' more than once"),
+    ):
+        with pytest.raises(FileRefused) as raised:
+            looked_at(feed, header, "b.csv")
+        assert str(raised.value) == f"b.csv: {message}"
+
+
 def test_compression_that_is_not_read_is_named(looked_at) -> None:
     for name in ("a.zip", "a.csv.bz2", "a.json.zst", "a.tar"):
         with pytest.raises(FileRefused, match="compression is not read"):

@@ -1,0 +1,83 @@
+"""Rows of tables that are a person's, and how history leaves a Delta table."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.context import RunContext
+from jobs.erasure.person import ID_COLUMNS, Person, address_pattern
+from jobs.lake import folders
+from jobs.lake.locks import require_lock_not_lost
+from jobs.lake.tables import LakeTable
+from jobs.runs import lock_of
+
+MARK = "erasure"
+LOG_FILE = re.compile(r"\.?(\d{20})\..*")
+# What else VACUUM needs to be told to remove all that the newest version does not need, and to write no log of itself.
+VACUUM_NOW = {
+    "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+    "spark.databricks.delta.vacuum.logging.enabled": "false",
+    # Vacuum lists a table's folders in so many tasks, 10,000 by default, however few folders there are.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
+}
+
+
+def persons_rows(rows: DataFrame, person: Person) -> DataFrame:
+    """The rows that have an identifier of the person in its column, or an address anywhere in their texts.
+
+    What names the person travels as rows of a table, so that it stands in no plan that Spark shows or logs.
+    """
+    kinds = (T.StringType, T.ArrayType, T.StructType, T.MapType)
+    texts = [F.col(f"`{c.name}`") for c in rows.schema if isinstance(c.dataType, kinds)]
+    if not texts:
+        return rows.limit(0)
+    clues: list[tuple[str, str, str]] = [
+        ("email", email.partition("@")[0], address_pattern(email)) for email in person.emails
+    ]
+    clues += [(column, value, "") for column, values in person.ids.items() for value in values]
+    known = rows.sparkSession.createDataFrame(clues, "_clue string, _value string, _pattern string")
+    named = F.expr("_clue = 'email' AND contains(lower(_text), _value) AND _text RLIKE _pattern")
+    for column in ID_COLUMNS:
+        if column in rows.columns:
+            named = named | F.expr(f"_clue = '{column}' AND _value = `{column}`")
+    searched = rows.withColumn("_text", F.to_json(F.struct(*texts)))
+    return searched.join(F.broadcast(known), named, "left_semi").drop("_text")
+
+
+def begin_anew(table: LakeTable) -> None:
+    """Make a version that says nothing of any row, so that the ones before can go."""
+    nothing = table.spark.createDataFrame([], table.read().schema)
+    table.append(nothing, MARK, table.version() + 1)
+
+
+def remove_history(run: RunContext, table: LakeTable) -> None:
+    """Leave of a table only what its newest version needs: no older data file, no older entry of its log.
+
+    The newest version has to be one of `begin_anew`, and everything that follows the table has to have followed it.
+    After a kill, doing it again ends in the same state.
+    """
+    with run.locks.hold(lock_of(run, table)):
+        require_lock_not_lost(table.uri)
+        for name, value in VACUUM_NOW.items():
+            run.spark.conf.set(name, value)
+        try:
+            DeltaTable.forPath(run.spark, table.uri).vacuum(0)
+        finally:
+            for name in VACUUM_NOW:
+                run.spark.conf.unset(name)
+        # A checkpoint holds what is there now; the entries before it are then needed for history only.
+        jvm: Any = run.spark.sparkContext._jvm
+        log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(run.spark._jsparkSession, table.uri)
+        log.checkpoint()
+        newest = table.version()
+        for name in sorted(folders.file_names(run.spark, f"{table.uri}/_delta_log")):
+            found = LOG_FILE.fullmatch(name)
+            if found and int(found[1]) < newest:
+                folders.remove(run.spark, f"{table.uri}/_delta_log/{name}")
+        jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()

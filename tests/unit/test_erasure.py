@@ -1,0 +1,125 @@
+"""What names a person, and raw files without their records: every other byte stays."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+
+import pytest
+from botocore.response import StreamingBody
+
+from jobs.erasure.person import Person, person
+from jobs.erasure.raw_files import cut, may_name, opened
+from jobs.errors import ConfigurationError
+from jobs.feeds import FEEDS
+from jobs.feeds.mapping import declared_sources
+
+ANN = Person(("ann@x.org",), {"customer_id": ("17",), "user_id": ("17",)})
+
+
+def test_an_address_is_found_as_a_whole_however_it_is_written() -> None:
+    for text in (
+        "ANN@X.org",
+        "/p?e=ann%40x.org&",
+        '"ann@x.org"',
+        "mailto:ann@x.org.",
+        r"ann\u0040x.org",
+        "%3Dann@x.org",
+        "a,ann@x.org",
+    ):
+        assert ANN.is_named_in(text), text
+    for text in ("joann@x.org", "ann@x.org.uk", "ann@x.organ", "o'ann@x.org", "a.ann@x.org", "ann@y.org"):
+        assert not ANN.is_named_in(text), text
+    long = Person(("a" * 30 + "@example.org",))
+    assert long.is_named_in('{"minValues":{"email":"' + "a" * 30 + '@e"}}')
+
+
+def test_somebody_has_to_be_named() -> None:
+    for emails, customers, users in (((), (), ()), (("ann",), (), ()), (("@",), (), ()), ((), (" ",), ())):
+        with pytest.raises(ConfigurationError):
+            person(emails, customers, users)
+    assert person([" Ann@X.org"], ["17.0"], []) == Person(("ann@x.org",), {"customer_id": ("17",)})
+
+
+def without(feed: str, content: bytes | str, who: Person = ANN) -> tuple[str, int, int]:
+    """What is left of a file, how many records went, how many stayed."""
+    content = content if isinstance(content, bytes) else content.encode()
+    out = io.BytesIO()
+    declared = FEEDS[feed]
+    left = cut(who, declared, declared_sources(declared), io.BytesIO(content), out)
+    return out.getvalue().decode(), left.removed, left.kept
+
+
+def lines(*parts: str, end: str = "\r\n") -> str:
+    return "".join(part + end for part in parts)
+
+
+def test_csv_records_go_by_address_and_by_the_column_of_the_id() -> None:
+    header = "cid,review_str,id_review"
+    theirs = ['17,"two\r\nlines, ""quoted""",r1', "17.0,x,r2", "5,write to Ann@x.org,r3", " 17 ,x,r7"]
+    others = ['5,"17\r\n17",r17', "171,17,17", "5,joann@x.org,17"]
+    mixed = [x for pair in zip(theirs, [*others, ""], strict=True) for x in pair]
+    assert without("reviews", lines(header, *mixed)) == (lines(header, *others, ""), 4, 3)
+    assert without("reviews", "\ufeff" + lines(header, *others)) == ("\ufeff" + lines(header, *others), 0, 3)
+    # The last line may have no end.
+    assert without("reviews", f"{header}\n5,x,r1\n17,y,r2") == (f"{header}\n5,x,r1\n", 1, 1)
+
+
+def test_csv_records_that_cannot_be_taken_apart() -> None:
+    header = "order_id,customer_id,product,quantity,price,order_date"
+    good = "o1,5,Lamp,17,1,2024-01-01"
+    # A quote that is left open swallows what follows; only the lines that name the person go.
+    broken = 'o2,5,"Lamp,1,1,2024-01-01'
+    text = lines(header, broken, good, "o3,17,Lamp,1,1,2024-01-01", "o4,5,Desk,1,1,2024-01-01")
+    left = lines(header, broken, good, "o4,5,Desk,1,1,2024-01-01")
+    assert without("orders", text) == (left, 1, 3)
+    assert without("orders", lines(header, "o5,17,Lamp", good)) == (lines(header, good), 1, 1)
+    # A file without a header has a record in its place.
+    users = lines("1,Ann,Mark,ann@x.org", "2,Bob,Stone,bob@x.org")
+    assert without("users", users) == (lines("2,Bob,Stone,bob@x.org"), 1, 0)
+    latin = b"cid,review_str\r\n5,caf\xe9\r\n17,x\r\n"
+    out = io.BytesIO()
+    cut(ANN, FEEDS["reviews"], declared_sources(FEEDS["reviews"]), io.BytesIO(latin), out)
+    assert out.getvalue() == b"cid,review_str\r\n5,caf\xe9\r\n"
+
+
+def log(user: object, **more: object) -> dict[str, object]:
+    return {"user_id": user, "action_type": "view", **more}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("users", [(17, 5), (5, "17"), (5, 17, 6), (17, "17.0", 5, 171), (17,), (5, 6), ()])
+def test_a_json_array_stays_one(users: Sequence[object], indent: int | None) -> None:
+    records = [log(user, note="17", metadata={"n": 17}) for user in users]
+    text, removed, kept = without("logs", json.dumps(records, indent=indent))
+    others = [record for record in records if str(record["user_id"]) not in ("17", "17.0")]
+    assert (json.loads(text), removed, kept) == (others, len(records) - len(others), len(others))
+    if not removed:
+        assert text == json.dumps(records, indent=indent)
+
+
+def test_json_lines_and_what_is_no_json() -> None:
+    bob = json.dumps(log("bob", metadata={"device": "17"}))
+    theirs = [
+        json.dumps(log("x", contact={"mail": "ANN@x.org"})),
+        json.dumps(log(17)),
+        '{"user_id": 17, broken',
+    ]
+    twice = '{"user_id": "17", "user_id": "bob"}'
+    assert without("logs", lines(theirs[0], bob, *theirs[1:], twice, end="\n")) == (bob + "\n", 4, 1)
+    assert without("logs", r'{"user_id": "\u0031\u0037"}') == ("", 1, 0)
+    # An array that is cut off is not touched: a search of the lake tells of it.
+    cut_off = json.dumps([log(17), log(5)])[:-1]
+    assert without("logs", cut_off) == (cut_off, 0, 0)
+
+
+def test_a_stream_of_s3_is_read_by_lines() -> None:
+    stream = StreamingBody(io.BytesIO(b"a\nb\n"), 4)
+    assert list(opened(stream, "raw/logs/a.jsonl")) == [b"a\n", b"b\n"]
+
+
+def test_a_name_across_two_pieces_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.erasure.raw_files.PIECE_BYTES", 7)
+    assert may_name(ANN, io.BytesIO("é éé é ann@x.org é".encode()))
+    assert not may_name(ANN, io.BytesIO("é éé é bob@x.org é".encode()))
