@@ -180,10 +180,10 @@ def test_a_run_killed_between_the_two_tables_goes_on(
     killed, clean = Users(spark, tmp_path / "killed"), Users(spark, tmp_path / "clean")
     follow = job._follow
 
-    def die_at_users(mart: Any, *arguments: Any) -> None:
+    def die_at_users(run: Any, mart: Any, *arguments: Any) -> None:
         if mart.uri.endswith("/users"):
             raise KeyboardInterrupt
-        follow(mart, *arguments)
+        follow(run, mart, *arguments)
 
     deliveries = [{"first": users(ann("invited", 5), user())}, {"second": users(ann("active", 10))}]
     for day, files in enumerate(deliveries):
