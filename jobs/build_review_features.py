@@ -29,6 +29,7 @@ from jobs.lake.tables import LakeTable
 from jobs.models.files import choose_model
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.spark import session_settings
 from jobs.transforms.sentiment import SentimentModel, score
 
 MART = "movie_review"
@@ -97,13 +98,9 @@ def scoring_model(mark: str) -> str:
 @contextmanager
 def top_terms_in_memory(spark: SparkSession) -> Iterator[None]:
     """Let Spark collect a review's terms in a hash table; from 128 reviews a task on it would sort all n-grams."""
-    name = "spark.sql.objectHashAggregate.sortBased.fallbackThreshold"
-    before = spark.conf.get(name)
-    spark.conf.set(name, str(4 * REVIEWS_PER_TASK))
-    try:
+    threshold = {"spark.sql.objectHashAggregate.sortBased.fallbackThreshold": str(4 * REVIEWS_PER_TASK)}
+    with session_settings(spark, threshold):
         yield
-    finally:
-        spark.conf.set(name, before or "128")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

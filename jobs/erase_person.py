@@ -37,9 +37,9 @@ from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.geolocation.cache import LocationCache
-from jobs.lake.archive import ARCHIVE, RAW, as_raw
+from jobs.lake.archive import ARCHIVE, RAW, as_raw, note_rewriting
 from jobs.lake.intermediates import remove_intermediates
-from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, forgotten
+from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, next_batch
 from jobs.lake.objects import RawFile, sha256_of
 from jobs.lake.quarantine import quarantine_table
 from jobs.lake.raw import COMPRESSED
@@ -140,14 +140,14 @@ def erase(run: RunContext, warehouse: Warehouse, search: Search) -> list[Trace]:
 
 def _erase_feed(run: RunContext, search: Search, feed: Feed) -> list[str]:
     files = _persons_files(run, search, feed)
-    ledger = Ledger(run.spark, run.settings)
     if files:
-        _note_rewriting(run, ledger, feed, [as_raw(file.path) for file, _ in files])
+        note_rewriting(run, feed.name, [as_raw(file.path) for file, _ in files])
         for file, _ in files:
             _rewrite(run, search, feed, file)
     there = {file.path for file in run.store.list(f"{RAW}/{feed.name}")}
+    current = Ledger(run.spark, run.settings).current(feed.name)
     # Those of this run, and of one that was killed.
-    paths = [e.path for e in ledger.current(feed.name).values() if e.version == REWRITTEN and e.path in there]
+    paths = [e.path for e in current.values() if e.version == REWRITTEN and e.path in there]
     if paths:
         read_again(run, feed, paths, max_rejected_share=1.0)
     # Rows of files that are no longer there.
@@ -158,23 +158,6 @@ def _erase_feed(run: RunContext, search: Search, feed: Feed) -> list[str]:
             table.merge(keys, SAME_KEY, lambda merge: merge.whenMatchedDelete())
     removed = sum(number for _, number in files)
     return [f"{removed} records of {feed.name}"] if removed else []
-
-
-def _note_rewriting(run: RunContext, ledger: Ledger, feed: Feed, paths: Sequence[str]) -> None:
-    """Say in the ledger that files are about to be rewritten.
-
-    Whoever stages next, also after a kill, reads them as files that were delivered when the old ones were.
-    """
-    history = ledger.history(feed.name)
-    batch = 1 + max((entry.batch for entry in history), default=0)
-    current = {entry.path: entry for entry in history}
-    noted = [
-        replace(forgotten(current[path], batch, run.run_id), version=REWRITTEN)
-        for path in paths
-        if path in current
-    ]
-    with run.locks.hold("staging/_ingested_files"):
-        ledger.write(noted)
 
 
 def _persons_files(run: RunContext, search: Search, feed: Feed) -> list[tuple[RawFile, int]]:
@@ -256,13 +239,12 @@ def _recount(run: RunContext) -> None:
     ledger = Ledger(run.spark, run.settings)
     for name, history in ledger.histories().items():
         there = {file.path for file in run.store.list(f"{RAW}/{name}")}
-        current = {entry.path: entry for entry in history}
-        gone = [e for path, e in current.items() if e.status == STAGED and path not in there]
+        gone = [e for path, e in by_path(history).items() if e.status == STAGED and path not in there]
         if not gone:
             continue
         accepted = _count_by(staging_table(run.spark, run.settings, FEEDS[name]), "_file_id")
         rejected = _count_by(quarantine_table(run.spark, run.settings), "file_id")
-        batch = 1 + max(entry.batch for entry in history)
+        batch = next_batch(history)
         changed = []
         for entry in gone:
             taken, refused = accepted.get(entry.file_id, 0), rejected.get(entry.file_id, 0)
@@ -420,7 +402,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def search_for(run: RunContext, who: Person) -> Search:
     """A search with what the ledger knows of files."""
     histories = Ledger(run.spark, run.settings).histories()
-    return Search(who, {entry.path: entry for history in histories.values() for entry in history})
+    return Search(who, by_path(entry for history in histories.values() for entry in history))
 
 
 def _question(found: Sequence[Found], linked: Sequence[str]) -> list[str]:

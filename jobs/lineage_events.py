@@ -12,7 +12,8 @@ import re
 import threading
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from jobs.console import log
 from jobs.context import RunContext, Step, root_cause
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError
+from jobs.provenance import without_credentials
 from jobs.settings import Settings
 
 if TYPE_CHECKING:
@@ -150,26 +152,16 @@ class LineageEvents:
             )
             self.client.emit(event)
 
-    def _at_most_a_warning(self) -> _GivesUp:
-        return _GivesUp(self)
-
-
-class _GivesUp:
-    """Turns the first error inside its block into a warning, and switches events off for the rest of the run."""
-
-    def __init__(self, events: LineageEvents) -> None:
-        self.events = events
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self.events.client = None
-        # Not its text: it may hold the address with a key in it.
-        log.warning("lineage events: %s; no more are sent of this run", type(error).__name__)
-        log.debug("", exc_info=error)
-        return True
+    @contextmanager
+    def _at_most_a_warning(self) -> Iterator[None]:
+        """Turn the first error inside the block into a warning, and send nothing more of this run."""
+        try:
+            yield
+        except Exception as error:
+            self.client = None
+            # Not its text: it may hold the address with a key in it.
+            log.warning("lineage events: %s; no more are sent of this run", type(error).__name__)
+            log.debug("", exc_info=True)
 
 
 def _client() -> OpenLineageClient:
@@ -336,7 +328,7 @@ def standard_name(name: str, in_warehouse: bool, settings: Settings) -> tuple[st
         return "bigquery", f"{project}.{dataset}.{name}"
     if settings.warehouse_url.startswith("embedded:"):
         return settings.warehouse_url, f"{settings.schema}.{name}"
-    address = urlsplit(settings.warehouse_url)
-    host = address.netloc.rpartition("@")[2]
+    address = urlsplit(without_credentials(settings.warehouse_url))
+    host = address.netloc
     where = host if ":" in host.rpartition("]")[2] else f"{host or 'localhost'}:5432"
     return f"postgres://{where}", f"{address.path.strip('/')}.{settings.schema}.{name}"

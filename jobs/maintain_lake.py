@@ -43,11 +43,6 @@ def lake_tables(run: RunContext) -> Iterator[LakeTable]:
 
 def maintain(run: RunContext, keep_days: int) -> None:
     """Compact and vacuum every table that is there."""
-    # Vacuum lists a table's folders in so many tasks, 10,000 by default, however few folders there are.
-    run.spark.conf.set(
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism",
-        4 * run.spark.sparkContext.defaultParallelism,
-    )
     for table in lake_tables(run):
         if not table.exists():
             continue
@@ -55,7 +50,7 @@ def maintain(run: RunContext, keep_days: int) -> None:
         with run.locks.hold(lock_of(run, table)), heartbeat(run.spark, name):
             delta = DeltaTable.forPath(run.spark, table.uri)
             metrics = delta.optimize().executeCompaction().collect()[0].metrics
-            delta.vacuum(keep_days * 24)
+            table.vacuum(keep_days * 24)
         log.info("maintain: %s, %d files became %d", name, metrics.numFilesRemoved, metrics.numFilesAdded)
 
 

@@ -24,7 +24,7 @@ from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.lake.archive import archived, how_to_restore
-from jobs.lake.ledger import FORGOTTEN, STAGED, Ledger, LedgerEntry, forgotten
+from jobs.lake.ledger import FORGOTTEN, STAGED, Ledger, LedgerEntry, by_path, forgotten, next_batch
 from jobs.lake.quarantine import SCHEMA, quarantine_table
 from jobs.lake.staging import staging_table
 from jobs.origins import ORIGINS, Origin, origin_of
@@ -81,9 +81,8 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
     with run.locks.hold(f"staging/{feed.name}"):
         ledger = Ledger(run.spark, run.settings)
         history = ledger.history(feed.name)
-        batch = 1 + max((entry.batch for entry in history), default=0)
-        current = {entry.path: entry for entry in history}
-        known = [entry for entry in current.values() if entry.status != FORGOTTEN]
+        batch = next_batch(history)
+        known = [entry for entry in by_path(history).values() if entry.status != FORGOTTEN]
         with run.locks.hold("staging/_ingested_files"):
             ledger.write(forgotten(entry, batch, run.run_id) for entry in known)
         quarantine = quarantine_table(run.spark, run.settings)

@@ -92,11 +92,7 @@ def stage_all(
             return result
 
     with ThreadPoolExecutor(STAGED_AT_ONCE) as threads:
-        try:
-            return list(threads.map(stage_one, feeds.keys(), feeds.values()))
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+        return list(threads.map(stage_one, feeds.keys(), feeds.values()))
 
 
 def build_and_publish(run: RunContext, warehouse: Warehouse) -> None:

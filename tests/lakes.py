@@ -18,6 +18,7 @@ from jobs.lake.objects import LocalStore
 from jobs.lake.staging import SAME_KEY, staging_table
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
+from jobs.spark import session_settings
 from jobs.transforms.duplicates import with_record_key
 from jobs.transforms.keys import KEY
 
@@ -145,9 +146,5 @@ def deliver(lake: Path, delivery: int) -> None:
 
 def vacuum(spark: SparkSession, uri: str) -> None:
     """Remove every file that the table's newest version does not need."""
-    check = "spark.databricks.delta.retentionDurationCheck.enabled"
-    spark.conf.set(check, "false")
-    try:
+    with session_settings(spark, {"spark.databricks.delta.retentionDurationCheck.enabled": "false"}):
         spark.sql(f"VACUUM delta.`{uri}` RETAIN 0 HOURS")
-    finally:
-        spark.conf.unset(check)

@@ -104,7 +104,8 @@ def _go() -> str | None:
     return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
 
 
-def _docker() -> str | None:
+def docker_program() -> str | None:
+    """The program `docker`, where it is and reaches an engine."""
     docker = shutil.which("docker")
     with suppress(OSError, subprocess.TimeoutExpired):
         if docker and subprocess.run([docker, "info"], capture_output=True, timeout=10).returncode == 0:
@@ -119,7 +120,7 @@ def object_store_plan() -> tuple[str, str]:
         return "binary", f"MinIO ({binary})"
     if go := _go():
         return "go", f"MinIO, built with {go} on first use (2-4 minutes)"
-    if _docker():
+    if docker_program():
         return "container", f"MinIO in a container ({MINIO_IMAGE})"
     return "moto", "moto's server (no MinIO, Go or Docker here); it does not check keys"
 
@@ -211,7 +212,7 @@ def _build(go: str, target: Path, log: Path) -> None:
 
 
 def _start_container(folder: Path) -> ObjectStore:
-    docker = _docker()
+    docker = docker_program()
     if docker is None:
         raise ServiceMissing("no Docker engine answers")
     access_key, secret_key = secrets.token_hex(10), secrets.token_hex(20)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from delta.tables import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -16,6 +15,7 @@ from jobs.lake import folders
 from jobs.lake.locks import require_lock_not_lost
 from jobs.lake.tables import LakeTable
 from jobs.runs import lock_of
+from jobs.spark import session_settings
 
 MARK = "erasure"
 LOG_FILE = re.compile(r"\.?(\d{20})\..*")
@@ -23,8 +23,6 @@ LOG_FILE = re.compile(r"\.?(\d{20})\..*")
 VACUUM_NOW = {
     "spark.databricks.delta.retentionDurationCheck.enabled": "false",
     "spark.databricks.delta.vacuum.logging.enabled": "false",
-    # Vacuum lists a table's folders in so many tasks, 10,000 by default, however few folders there are.
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
 
 
@@ -64,13 +62,8 @@ def remove_history(run: RunContext, table: LakeTable) -> None:
     """
     with run.locks.hold(lock_of(run, table)):
         require_lock_not_lost(table.uri)
-        for name, value in VACUUM_NOW.items():
-            run.spark.conf.set(name, value)
-        try:
-            DeltaTable.forPath(run.spark, table.uri).vacuum(0)
-        finally:
-            for name in VACUUM_NOW:
-                run.spark.conf.unset(name)
+        with session_settings(run.spark, VACUUM_NOW):
+            table.vacuum(0)
         # A checkpoint holds what is there now; the entries before it are then needed for history only.
         jvm: Any = run.spark.sparkContext._jvm
         log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(run.spark._jsparkSession, table.uri)

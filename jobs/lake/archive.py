@@ -11,7 +11,16 @@ from pathlib import Path
 
 from jobs.context import RunContext
 from jobs.errors import ConfigurationError, UserAnalyticsError
-from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, LedgerEntry, as_delivered, by_path, forgotten
+from jobs.lake.ledger import (
+    REWRITTEN,
+    STAGED,
+    Ledger,
+    LedgerEntry,
+    as_delivered,
+    by_path,
+    forgotten,
+    next_batch,
+)
 from jobs.lake.objects import ObjectStore, RawFile, sha256_of
 
 RAW, ARCHIVE = "raw", "archive"
@@ -76,18 +85,29 @@ def restore(run: RunContext, paths: Sequence[str]) -> None:
         there = run.store.digest(path)
         if there is not None and there != run.store.digest(as_archived(path)):
             raise ConfigurationError(f"archive: {path} is there with other content; it is the later delivery")
-    ledger = Ledger(run.spark, run.settings)
     for path in wanted:
         feed = path.split("/")[1]
         with run.locks.hold(f"staging/{feed}"):
-            history = ledger.history(feed)
-            entry = {e.path: e for e in history}.get(path)
-            if entry and entry.version != REWRITTEN:
-                # Said first: a file that is there with another version would count as delivered now.
-                noted = replace(forgotten(entry, 1 + history[-1].batch, run.run_id), version=REWRITTEN)
-                with run.locks.hold("staging/_ingested_files"):
-                    ledger.write([noted])
+            note_rewriting(run, feed, [path])
             _move(run.store, as_archived(path), path)
+
+
+def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
+    """Say in the ledger that files of a feed are about to be written anew, before they are.
+
+    Whoever stages next, also after a kill, reads them as files that were delivered when the old ones were; with another
+    version, they would count as delivered now. paths: below `raw/`; those that the ledger does not know are left out.
+    """
+    ledger = Ledger(run.spark, run.settings)
+    history = ledger.history(feed)
+    current, batch = by_path(history), next_batch(history)
+    noted = [
+        replace(forgotten(current[path], batch, run.run_id), version=REWRITTEN)
+        for path in paths
+        if path in current and current[path].version != REWRITTEN
+    ]
+    with run.locks.hold("staging/_ingested_files"):
+        ledger.write(noted)
 
 
 def require_all_there(

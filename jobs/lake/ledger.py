@@ -133,6 +133,11 @@ def by_path(history: Iterable[LedgerEntry]) -> dict[str, LedgerEntry]:
     return {entry.path: entry for entry in history}
 
 
+def next_batch(history: Iterable[LedgerEntry]) -> int:
+    """The number of a feed's next reading. history: the feed's entries."""
+    return 1 + max((entry.batch for entry in history), default=0)
+
+
 def last_new(history: Iterable[LedgerEntry]) -> datetime | None:
     """When a file version was staged that had not been before. history: oldest first."""
     first_read: dict[tuple[str, str], datetime] = {}

@@ -36,6 +36,7 @@ from jobs.lake.ledger import (
     by_path,
     files_to_read,
     is_same_content,
+    next_batch,
 )
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
@@ -158,7 +159,7 @@ def _stage(
             finally:
                 records.unpersist()
 
-    batch = 1 + max((entry.batch for entry in history), default=0)
+    batch = next_batch(history)
     entries = _entries(run, feed, batch, counts, accepted, files, refused, names_of)
     read = {entry.path for entry in entries}
     # Staging of other feeds writes there, too.

@@ -19,6 +19,7 @@ from jobs.context import root_cause
 from jobs.errors import UserAnalyticsError
 from jobs.lake import folders
 from jobs.lake.locks import require_lock_not_lost
+from jobs.spark import session_settings
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
@@ -184,6 +185,14 @@ class LakeTable:
         )
         return rows, False
 
+    def vacuum(self, keep_hours: int) -> None:
+        """Remove the data files that no version of the last hours needs."""
+        # Spark lists a table's folders in so many tasks, 10,000 by default, however few folders there are.
+        tasks = 4 * self.spark.sparkContext.defaultParallelism
+        listing = {"spark.sql.sources.parallelPartitionDiscovery.parallelism": str(tasks)}
+        with session_settings(self.spark, listing):
+            DeltaTable.forPath(self.spark, self.uri).vacuum(keep_hours)
+
     def _aligned(self, rows: DataFrame) -> DataFrame:
         # The declared columns, in their order; others, such as a helper's, do not reach the table.
         return rows.select(*(F.col(c.name).cast(c.dataType).alias(c.name) for c in self.schema))
@@ -214,10 +223,5 @@ def once(spark: SparkSession, source: str, version: int) -> Iterator[None]:
         "spark.databricks.delta.write.txnAppId": source,
         "spark.databricks.delta.write.txnVersion": str(version),
     }
-    for name, value in names.items():
-        spark.conf.set(name, value)
-    try:
+    with session_settings(spark, names):
         yield
-    finally:
-        for name in names:
-            spark.conf.unset(name)
