@@ -219,7 +219,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--time-limit", type=float, default=3_600, metavar="SECONDS", help="per run (default: 3600)"
     )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks", metavar="FOLDER")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md", metavar="FILE")
+    parser.add_argument("--output", type=Path, default=report.DOCUMENT, metavar="FILE")
     parser.add_argument("--no-write", action="store_true", help="print only")
     arguments = parser.parse_args(argv)
     if arguments.repeat < 1:

@@ -19,6 +19,7 @@ import psycopg2
 if TYPE_CHECKING:
     from benchmarks.raw_to_star import Contender, Runs
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PACKAGES = ("pyspark", "delta-spark", "duckdb", "pandas", "SQLAlchemy", "psycopg2-binary")
 
 HEADER = """# Benchmarks
@@ -28,8 +29,8 @@ how. Ratios compare contenders of one run on one machine; figures of different r
 """
 
 
-def describe_machine(server: str) -> str:
-    """One paragraph: when, on what, with which versions and server settings."""
+def describe_server(server: str) -> str:
+    """PostgreSQL's version, and the settings that differ from its defaults."""
     with closing(psycopg2.connect(server)) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW server_version")
         (postgres,) = cursor.fetchone()
@@ -39,6 +40,11 @@ def describe_machine(server: str) -> str:
             "'fsync|synchronous_commit|full_page|wal|checkpoint|mem|buffers|parallel|worker' ORDER BY 1"
         )
         settings = ", ".join(f"`{setting}`" for (setting,) in cursor.fetchall())
+    return f"PostgreSQL {postgres} ({settings or 'default settings'})"
+
+
+def describe_machine(server: str | None = None) -> str:
+    """One paragraph: when, on what, with which versions and server settings."""
     memory = psutil.virtual_memory().total / 2**30
     packages = []
     for name in PACKAGES:
@@ -50,7 +56,7 @@ def describe_machine(server: str) -> str:
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {_processor()}, {os.cpu_count()} cores, "
         f"{memory:.0f} GiB, {platform.system()} {platform.release()}; load average at the end {load}. "
-        f"PostgreSQL {postgres} ({settings or 'default settings'}), {_java()}, "
+        f"{f'{describe_server(server)}, ' if server else ''}{_java()}, "
         f"Python {platform.python_version()}, {', '.join(packages)}."
     )
 
@@ -93,19 +99,25 @@ def _table(runs: list[Runs], contenders: Mapping[str, Contender]) -> str:
 
 def write(path: Path, rows: int, runs: list[Runs], contenders: Mapping[str, Contender], about: str) -> None:
     """Replace this size's section; sections of other sizes stay, each with its own date."""
-    mark = f"<!-- raw_to_star {rows} -->"
     rounds = max(len(run.measurements) for run in runs)
-    section = (
-        f"{mark}\n## {rows:,} log lines\n\n{table(runs, contenders)}\n"
-        f"Median of {rounds} round{'s' if rounds > 1 else ''}. {about}\n{mark}\n"
+    text = (
+        f"## {rows:,} log lines\n\n{table(runs, contenders)}\n"
+        f"Median of {rounds} round{'s' if rounds > 1 else ''}. {about}\n"
     )
-    text = path.read_text(encoding="utf-8") if path.exists() else HEADER
+    write_section(path, f"raw_to_star {rows}", text)
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Replace one section of the file, or add it; the others stay as they are."""
+    mark = f"<!-- {name} -->"
+    section = f"{mark}\n{text}{mark}\n"
+    whole = path.read_text(encoding="utf-8") if path.exists() else HEADER
     pattern = re.compile(f"{re.escape(mark)}.*?{re.escape(mark)}\n", re.DOTALL)
-    text, found = pattern.subn(lambda _: section, text)
+    whole, found = pattern.subn(lambda _: section, whole)
     if not found:
-        text = f"{text.rstrip()}\n\n{section}"
+        whole = f"{whole.rstrip()}\n\n{section}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(whole, encoding="utf-8")
 
 
 def _processor() -> str:

@@ -8,7 +8,6 @@ with what the generator knows. Of the changed users one in ten has an older date
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -22,11 +21,18 @@ from pathlib import Path
 import psycopg2
 
 from benchmarks import measure
+from benchmarks.report import DOCUMENT, describe_machine, write_section
 from jobs.warehouse.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
 CHANGED, NEW = 0.1, 0.01
 HEADER = "id,first_name,last_name,email,gender,ip_address,created_at,updated_at,password,status\n"
+HEAD = (
+    "| users | run | lines | seconds | lines/s | memory, all processes, MiB | memory, largest process, MiB |"
+)
+ABOUT = """`user-analytics run --feeds users` into an empty lake and an empty database: a first export, one with 10 % of
+the users changed and 1 % new ones, and nothing new. Start-up, history, publishing, rules and report are in it. The
+driver's heap is the default of 2 GiB."""
 STATUSES = ("active", "invited", "blocked")
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -132,19 +138,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", type=size, nargs="+", default=[500_000, 5_000_000])
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks")
     arguments = parser.parse_args(argv)
-    results = []
+    lines = [HEAD, "|--:|---|--:|--:|--:|--:|--:|"]
+    print("\n".join(lines), flush=True)
     with EmbeddedPostgres(arguments.work / "users-warehouse") as server:
         for users in arguments.sizes:
-            for what, lines, found in run_size(users, arguments.work.resolve(), server):
-                results.append(
-                    {"users": users, "run": what, "lines": lines, "seconds": round(found.seconds, 1)}
+            for what, read, found in run_size(users, arguments.work.resolve(), server):
+                lines.append(
+                    f"| {users:,} | {what} | {read:,} | {found.seconds:.0f} | {read / found.seconds:,.0f} "
+                    f"| {found.peak_tree_bytes / 2**20:,.0f} | {found.peak_process_bytes / 2**20:,.0f} |"
                 )
-                results[-1] |= {
-                    "lines_per_second": round(lines / found.seconds),
-                    "peak_process_mb": round(found.peak_process_bytes / 2**20),
-                    "peak_tree_mb": round(found.peak_tree_bytes / 2**20),
-                }
-                print(json.dumps(results[-1]), flush=True)
+                print(lines[-1], flush=True)
+        about = describe_machine(server)
+    table = "\n".join(lines)
+    write_section(DOCUMENT, "users", f"## Users\n\n{ABOUT}\n\n{table}\n\n{about}\n")
     return 0
 
 
