@@ -58,7 +58,7 @@ test-fast: setup-dev ## Tests that need no service
 	$(BIN)/python -m pytest -m 'not integration and not faults' $(ARGS)
 
 test-faults: setup-dev ## Kill every job at every write, by exceptions and by SIGKILL, and compare with clean runs
-	$(BIN)/python -m pytest tests/faults -m faults -s $(ARGS)
+	$(BIN)/python -m pytest tests -m faults -s $(ARGS)
 
 check: lint typecheck
 

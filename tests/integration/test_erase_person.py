@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,12 +23,15 @@ from jobs.feeds import FEEDS
 from jobs.geolocation.base import Location
 from jobs.geolocation.cache import LocationCache
 from jobs.lake.staging import SAME_KEY, staging_table
+from jobs.origins import ORIGINS
 from jobs.run_all import run_all
 from jobs.runs import RECORDED_TABLES
 from jobs.transforms.keys import KEY
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake
+from tests.staging import DAY
 from tests.warehouses import query
+from tests.write_points import Killed, WritePoints, dying
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
 
@@ -41,13 +47,62 @@ USERS = f"""id,first_name,last_name,email,gender,ip_address,created_at,updated_a
 4,Annabella,Mark,{EMAIL},f,203.0.113.77,yesterday,,{HASH},active
 3,Jo,Ann,joann.marked@example.org,f,203.0.113.1,2024-01-01,2024-01-01,{HASH},active
 """
+CUSTOMERS = f"""customer_id,name,email,age,city,registration_date
+{CUSTOMER},Annabella Mark,{EMAIL},30,Oslo,2020-01-01
+42,Bob Stone,bob@example.org,40,Lima,2020-01-01
+"""
+ORDERS = f"""order_id,customer_id,product,quantity,price,order_date
+o1,{CUSTOMER},Lamp,1,9.50,2024-01-02
+o2,42,Lamp,2,9.50,2024-01-03
+"""
+# Later than the file above, whose order of that id it must not win over once that one is rewritten.
+ORDERS_LATER = "order_id,customer_id,product,quantity,price,order_date\no2,42,Lamp,3,9.50,2024-01-03\n"
 
 
-def deliver(lake: Path) -> None:
-    path = lake / "raw" / "users" / "u.csv.gz"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress(USERS.encode(), mtime=0))
-    os.utime(path, (1_704_067_200,) * 2)
+def log(user: str, minute: int) -> dict[str, object]:
+    return {
+        "user_id": user,
+        "timestamp": f"2024-03-01T10:{minute:02}:00",
+        "action_type": "login",
+        "metadata": {"device": "phone", "location": "Rome"},
+    }
+
+
+FILES = {
+    "users/u.csv.gz": gzip.compress(USERS.encode(), mtime=0),
+    "customers/c.csv": CUSTOMERS.encode(),
+    "orders/a.csv": ORDERS.encode(),
+    "orders/b.csv": ORDERS_LATER.encode(),
+    "logs/array.json": json.dumps([log(USER, 1), log("bob", 2), log(USER, 3)], indent=2).encode(),
+    "logs/only-ann.jsonl": json.dumps(log(USER, 4)).encode(),
+    "logs/lines.jsonl": "\n".join(
+        (json.dumps(log("bob", 5)), f"{{broken {USER}", "{broken bob", json.dumps(log(USER, 6)), "")
+    ).encode(),
+}
+# What is found of Ann in each file, and records read and rejected of it once she is gone.
+RECORDS = {
+    "users/u.csv.gz": (3, 2, 0),
+    "customers/c.csv": (1, 1, 0),
+    "orders/a.csv": (1, 1, 0),
+    "orders/b.csv": (0, 1, 0),
+    "logs/array.json": (2, 1, 0),
+    "logs/only-ann.jsonl": (1, 0, 0),
+    "logs/lines.jsonl": (2, 2, 1),
+}
+
+
+def feed_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def deliver(lake: Path, feeds: set[str]) -> None:
+    for day, (name, content) in enumerate(FILES.items(), 1):
+        if feed_of(name) not in feeds:
+            continue
+        path = lake / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        os.utime(path, (1_704_067_200 + day * DAY,) * 2)
 
 
 def bytes_with_marks(lake: Path) -> list[str]:
@@ -70,16 +125,35 @@ def marked(text: str) -> str:
     return text.lower().replace("%40", "@").replace("joann.marked@example.org", "")
 
 
-def rows(lake: Lake) -> dict[str, list[str]]:
-    """All rows of staging and marts as text."""
-    tables = {name: lake.mart(name) for name in ("users", "users_history")}
-    tables["staging/users"] = staging_table(lake.spark, lake.settings, FEEDS["users"])
-    return {name: sorted(map(str, table.read().collect())) for name, table in tables.items()}
+def rows(lake: Lake, feeds: set[str]) -> dict[str, list[str]]:
+    """All rows of staging and marts as text, but those of figures over several persons; facts in words."""
+    found = {}
+    for name in feeds:
+        table = staging_table(lake.spark, lake.settings, FEEDS[name])
+        found[f"staging/{name}"] = sorted(map(str, table.read().collect()))
+    for origin in ORIGINS:
+        for name in origin.all_tables if set(origin.all_feeds) <= feeds else ():
+            if name not in ("fact_user_actions", "order_analysis"):
+                found[name] = sorted(map(str, lake.mart(name).read().collect()))
+    return {**found, "actions": lake.actions()} if "logs" in feeds else found
 
 
 def warehouse_rows(url: str) -> dict[str, list[str]]:
     names = PostgresWarehouse(url, "analytics").published().keys() - set(RECORDED_TABLES)
     return {name: sorted(str(row) for row in query(url, f"SELECT * FROM {name}")) for name in names}
+
+
+class KilledAt(WritePoints):
+    """Dies before the n-th write of one kind."""
+
+    def __init__(self, name: str, nth: int) -> None:
+        super().__init__()
+        self.name, self.nth = name, nth
+
+    def __call__(self, name: str, write: Callable[[], Any]) -> Any:
+        if not self.dead and [*self.names, name].count(self.name) == self.nth:
+            self.die_at = len(self.names) + 1
+        return super().__call__(name, write)
 
 
 def test_a_table_without_history_reads_and_goes_on(spark: SparkSession, tmp_lake: str) -> None:
@@ -105,8 +179,15 @@ def test_a_table_without_history_reads_and_goes_on(spark: SparkSession, tmp_lake
     assert [row.user_id for row in changes.collect()] == ["eve"]
 
 
+@pytest.mark.parametrize(
+    ("feeds", "killed"),
+    [
+        pytest.param({"users"}, False, id="users"),
+        pytest.param({feed_of(n) for n in FILES}, True, id="all, killed", marks=pytest.mark.faults),
+    ],
+)
 def test_nothing_is_left_of_the_person_and_nobody_else_changes(
-    spark: SparkSession, tmp_lake: str, warehouse_url: str
+    spark: SparkSession, tmp_lake: str, warehouse_url: str, feeds: set[str], killed: bool
 ) -> None:
     lake, folder = Lake(spark, tmp_lake, warehouse_url), Path(tmp_lake)
     warehouse = PostgresWarehouse(warehouse_url, "analytics")
@@ -117,36 +198,54 @@ def test_nothing_is_left_of_the_person_and_nobody_else_changes(
         search = search_for(run, ann)
         return survey(run, search), erase(run, warehouse, search)
 
-    deliver(folder)
+    deliver(folder, feeds)
     cache = LocationCache(spark, lake.settings)
     cache.table.ensure()
-    run_all(lake.run(), warehouse, {"users": None}, 1.0)
+    run_all(lake.run(), warehouse, dict.fromkeys(feeds), 1.0)
     located = [(ip, Location("located", 1.0, 2.0), "x") for ip in ("203.0.113.77", "203.0.113.1")]
     cache.keep(located, lake.run().started_at, timedelta(days=1))
-    before, published = rows(lake), warehouse_rows(warehouse_url)
+    before, published = rows(lake, feeds), warehouse_rows(warehouse_url)
 
-    found, left = erase_ann()
-    assert left == []
+    run = lake.run("erase")
+    found = survey(run, search_for(run, ann))
+    if killed:
+        # When one table has lost its history and the others have not.
+        with dying(KilledAt("vacuum", 2)), pytest.raises(Killed):
+            erase_ann()
+        assert bytes_with_marks(folder) != []
+
+    assert erase_ann()[1] == []
     assert bytes_with_marks(folder) == []
-    assert {f.where: f.records for f in found if f.where.startswith("raw/")} == {"raw/users/u.csv.gz": 3}
+    files = [name for name in sorted(FILES) if feed_of(name) in feeds]
+    assert {f.where: f.records for f in found if f.where.startswith("raw/")} == {
+        f"raw/{name}": RECORDS[name][0] for name in files if RECORDS[name][0]
+    }
     # Everybody else's records, byte by byte.
-    assert gzip.decompress((folder / "raw/users/u.csv.gz").read_bytes()).decode() == "".join(
+    raw = folder / "raw"
+    assert gzip.decompress((raw / "users/u.csv.gz").read_bytes()).decode() == "".join(
         line for line in USERS.splitlines(True) if "Annabella" not in line
     )
+    if "logs" in feeds:
+        assert json.loads((raw / "logs/array.json").read_bytes()) == [log("bob", 2)]
+        assert not (raw / "logs/only-ann.jsonl").exists()
     # Every row that is not Ann's, in lake and warehouse, as it was.
     wanted = {name: [r for r in of if not any(m in marked(r) for m in MARKS)] for name, of in before.items()}
-    after = rows(lake)
+    if "logs" in feeds:
+        wanted["actions"] = [row for row in before["actions"] if not row.startswith(USER)]
+    after = rows(lake, feeds)
     assert after == wanted
     assert sum(map(len, before.values())) > sum(map(len, after.values()))
     assert {row.ip_address for row in cache.table.read().collect()} == {"203.0.113.1"}
     now = warehouse_rows(warehouse_url)
-    for name in published:
+    for name in published.keys() - {"order_analysis", "fact_user_actions"}:
         assert now[name] == [r for r in published[name] if not any(m in marked(r) for m in MARKS)], name
+    if "logs" in feeds:
+        assert len(now["fact_user_actions"]) == len(after["actions"]) == 2
     # Of every file, records read = accepted + duplicates + rejected, as though she had not been there.
-    files = query(warehouse_url, "SELECT path, records_read, rejected FROM feed_files_view ORDER BY path")
-    assert files == [("raw/users/u.csv.gz", 2, 0)]
+    counts = query(warehouse_url, "SELECT path, records_read, rejected FROM feed_files_view ORDER BY path")
+    assert counts == [(f"raw/{name}", *RECORDS[name][1:]) for name in files]
 
     # Again: nothing is found, and a run finds nothing new.
     assert erase_ann() == ([], [])
-    assert [r for r in run_all(lake.run(), warehouse, {"users": None}, 1.0) if r.entries] == []
-    assert rows(lake) == wanted
+    assert [r for r in run_all(lake.run(), warehouse, dict.fromkeys(feeds), 1.0) if r.entries] == []
+    assert rows(lake, feeds) == wanted
