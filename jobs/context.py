@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -235,6 +236,9 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     def stop(*_: object) -> None:
         # Once is enough; a second one must not disturb the cleaning up.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # As PySpark does on Ctrl-C: a thread that waits for Spark would keep the process for as long.
+        if spark := SparkContext._active_spark_context:
+            spark.cancelAllJobs()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

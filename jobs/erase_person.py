@@ -17,6 +17,7 @@ Example:  user-analytics erase --email ann@example.org --customer-id 17850 --dry
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 from collections.abc import Container, Sequence
@@ -112,7 +113,7 @@ def erase(run: RunContext, warehouse: Warehouse, search: Search) -> list[Trace]:
             staged |= _forget_addresses(run)
         _begin_anew(run, staged)
         # As long as staging remembers the person, marts may not have followed it.
-        for name, build in MARTS.items() if staged else ():
+        for name, build in itertools.chain(*(chain.items() for chain in MARTS)) if staged else ():
             # The only one that asks somebody outside.
             if name != "locate users":
                 with run.step(name):

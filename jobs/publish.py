@@ -33,6 +33,7 @@ from jobs.lake.tables import GONE, LakeTable
 from jobs.quality.tables import judge_tables
 from jobs.runs import RECORDED_TABLES, RUN_TABLES, lock_of, record_new_columns, recorded, run_table
 from jobs.settings import Settings
+from jobs.spark import some_at_once
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import ROW_COUNT, Check, Load, Measures, Plan, Published, Warehouse
 from jobs.warehouse.declarations import Table, tables, views_over
@@ -144,8 +145,11 @@ def pending_loads(
     sources: Mapping[str, tuple[Table, LakeTable]], published: Mapping[str, Published], strategy: str = "auto"
 ) -> list[Load]:
     """What has to be loaded of the tables of the lake, given what the warehouse holds."""
-    found = (_load(table, source, published.get(name), strategy) for name, (table, source) in sources.items())
-    return [load for load in found if load]
+
+    def load(name: str) -> Load | None:
+        return _load(*sources[name], published.get(name), strategy)
+
+    return [found for found in some_at_once(load, sources) if found]
 
 
 def _load(table: Table, source: LakeTable, published: Published | None, strategy: str) -> Load | None:

@@ -17,6 +17,7 @@ from jobs.lake.tables import LakeTable
 from jobs.lineage_events import LineageEvents, is_on
 from jobs.provenance import configuration, git_revision, started_by
 from jobs.settings import Settings
+from jobs.spark import some_at_once
 from jobs.warehouse.declarations import Column, tables
 
 RUN_TABLES = ("etl_runs", "etl_steps", "etl_checks", "etl_schema_changes")
@@ -110,8 +111,11 @@ def _record(run: RunContext, outcome: str) -> None:
             ),
         ],
     }
+
+    def append(name: str) -> None:
+        if rows[name]:
+            table = run_table(run.spark, run.settings, name).ensure()
+            table.append(run.spark.createDataFrame(rows[name], table.schema).coalesce(1))
+
     with run.locks.hold(FOLDER):
-        for name, values in rows.items():
-            if values:
-                table = run_table(run.spark, run.settings, name).ensure()
-                table.append(run.spark.createDataFrame(values, table.schema).coalesce(1))
+        some_at_once(append, rows)

@@ -15,7 +15,7 @@ from jobs.console import log
 from jobs.context import RunContext
 from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
-from jobs.lake.tables import LakeTable, once
+from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
 from jobs.warehouse.declarations import Table, tables
 
@@ -114,16 +114,17 @@ def apply_changes(
     else:
         condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
         columns = _all_columns(mart)
-        with once(mart.spark, mark, changes.version):
-            mart.merge(
-                rows,
-                condition,
-                lambda merge: (
-                    merge.whenMatchedDelete("s._deleted")
-                    .whenMatchedUpdate(_differs(mart), set=columns)
-                    .whenNotMatchedInsert("NOT s._deleted", values=columns)
-                ),
-            )
+        mart.merge(
+            rows,
+            condition,
+            lambda merge: (
+                merge.whenMatchedDelete("s._deleted")
+                .whenMatchedUpdate(_differs(mart), set=columns)
+                .whenNotMatchedInsert("NOT s._deleted", values=columns)
+            ),
+            mark,
+            changes.version,
+        )
     run.note_table_written(mart, rows)
 
 
@@ -145,16 +146,17 @@ def bring_to(
         mart.append(rows, source, version)
     else:
         condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
-        with once(mart.spark, source, version):
-            mart.merge(
-                rows,
-                condition,
-                lambda merge: (
-                    merge.whenMatchedUpdate(_differs(mart), set=_all_columns(mart))
-                    .whenNotMatchedInsert(values=_all_columns(mart))
-                    .whenNotMatchedBySourceDelete()
-                ),
-            )
+        mart.merge(
+            rows,
+            condition,
+            lambda merge: (
+                merge.whenMatchedUpdate(_differs(mart), set=_all_columns(mart))
+                .whenNotMatchedInsert(values=_all_columns(mart))
+                .whenNotMatchedBySourceDelete()
+            ),
+            source,
+            version,
+        )
     run.note_table_written(mart, rows if made_by is None else made_by)
 
 

@@ -19,7 +19,7 @@ from jobs.context import root_cause
 from jobs.errors import UserAnalyticsError
 from jobs.lake import folders
 from jobs.lake.locks import require_lock_not_lost
-from jobs.spark import session_settings
+from jobs.spark import own_session, session_settings
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
@@ -141,10 +141,26 @@ class LakeTable:
             self.uri
         )
 
-    def merge(self, rows: DataFrame, condition: str, clauses: Callable[[Any], Any]) -> None:
-        """MERGE rows, known as `s`, into this table, known as `t`, in one commit. clauses: adds what to do when."""
+    def merge(
+        self,
+        rows: DataFrame,
+        condition: str,
+        clauses: Callable[[Any], Any],
+        source: str | None = None,
+        version: int | None = None,
+    ) -> None:
+        """MERGE rows, known as `s`, into this table, known as `t`, in one commit. clauses: adds what to do when.
+
+        With a source and version, the commit happens once however often it is tried.
+        """
         require_lock_not_lost(self.uri)
-        begun = DeltaTable.forPath(self.spark, self.uri).alias("t").merge(rows.alias("s"), condition)
+        spark = self.spark
+        if source is not None:
+            # MERGE takes them from nowhere but its session's settings, which other threads must not have.
+            spark = own_session(spark)
+            spark.conf.set("spark.databricks.delta.write.txnAppId", source)
+            spark.conf.set("spark.databricks.delta.write.txnVersion", str(version))
+        begun = DeltaTable.forPath(spark, self.uri).alias("t").merge(rows.alias("s"), condition)
         clauses(begun).execute()
 
     def overwrite(self, rows: DataFrame, source: str, version: int) -> None:
@@ -214,14 +230,3 @@ class LakeTable:
             raise UserAnalyticsError(
                 f"{self.uri}: its Delta log cannot be read: {root_cause(error)}"
             ) from error
-
-
-@contextmanager
-def once(spark: SparkSession, source: str, version: int) -> Iterator[None]:
-    """MERGEs inside the block carry a transaction identifier: one that was committed before is not done again."""
-    names = {
-        "spark.databricks.delta.write.txnAppId": source,
-        "spark.databricks.delta.write.txnVersion": str(version),
-    }
-    with session_settings(spark, names):
-        yield
