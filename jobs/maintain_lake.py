@@ -23,7 +23,7 @@ from jobs.lake.quarantine import quarantine_table
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.publish import lake_table
-from jobs.runs import lock_of
+from jobs.runs import lock_of, recorded
 from jobs.settings import Settings
 from jobs.warehouse.declarations import tables
 
@@ -41,8 +41,9 @@ def lake_tables(run: RunContext) -> Iterator[LakeTable]:
         yield lake_table(run, table)
 
 
-def maintain(run: RunContext, keep_days: int) -> None:
-    """Compact and vacuum every table that is there."""
+def maintain(run: RunContext, keep_days: int) -> int:
+    """Compact and vacuum every table that is there. Gives the number of tables."""
+    count = 0
     for table in lake_tables(run):
         if not table.exists():
             continue
@@ -51,7 +52,10 @@ def maintain(run: RunContext, keep_days: int) -> None:
             delta = DeltaTable.forPath(run.spark, table.uri)
             metrics = delta.optimize().executeCompaction().collect()[0].metrics
             table.vacuum(keep_days * 24)
+            run.note_table_written(table)
+        count += 1
         log.info("maintain: %s, %d files became %d", name, metrics.numFilesRemoved, metrics.numFilesAdded)
+    return count
 
 
 def days(text: str) -> int:
@@ -75,8 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        with open_run("maintain", Settings.from_env()) as run:
-            maintain(run, options.keep_days)
+        with (
+            open_run("maintain", Settings.from_env()) as run,
+            recorded(run),
+            run.step("maintain") as detail,
+        ):
+            detail.append(f"{maintain(run, options.keep_days)} tables")
 
     return job_main(body)
 

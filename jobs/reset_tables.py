@@ -85,11 +85,13 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
         known = [entry for entry in by_path(history).values() if entry.status != FORGOTTEN]
         with run.locks.hold("staging/_ingested_files"):
             ledger.write(forgotten(entry, batch, run.run_id) for entry in known)
+        run.note_table_written(ledger.table)
         quarantine = quarantine_table(run.spark, run.settings)
         if quarantine.exists():
             nothing = run.spark.createDataFrame([], SCHEMA)
             with run.locks.hold("staging/_quarantine"):
                 quarantine.replace_where(nothing, f"feed = '{feed.name}'")
+            run.note_table_written(quarantine)
         staging_table(run.spark, run.settings, feed).remove()
     log.info("reset: %d files of %s forgotten", len(known), feed.name)
     return len(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ from pyspark.sql import SparkSession
 from jobs.build_star_schema import build_star_schema
 from jobs.maintain_lake import main as maintain_main
 from jobs.maintain_lake import maintain
+from jobs.runs import run_table
 from tests.lakes import Lake
 
 pytestmark = pytest.mark.spark
 
 
-def test_small_files_become_one_and_what_is_young_stays(spark: SparkSession, tmp_path: Path) -> None:
+def test_small_files_become_one_and_what_is_young_stays(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = Lake(spark, tmp_path)
     for day in (1, 2):
         lake.stage_logs(day, f"ann | 2024-05-0{day} 08:00:00 | login | phone | Rome")
@@ -24,11 +28,16 @@ def test_small_files_become_one_and_what_is_young_stays(spark: SparkSession, tmp
     old_files = set((tmp_path / "staging" / "logs").glob("*.parquet"))
     assert len(staged.read().inputFiles()) == 2
 
-    maintain(lake.run(), keep_days=7)
+    monkeypatch.setenv("LAKE_URI", str(tmp_path))
+    assert maintain_main(["--keep-days", "7"]) == 0
     assert len(staged.read().inputFiles()) == 1
     # A version of the last week needs them.
     assert old_files < set((tmp_path / "staging" / "logs").glob("*.parquet"))
     assert lake.star() == before
+    (step,) = run_table(spark, lake.settings, "etl_steps").read().collect()
+    written = {each["dataset"]: each["version"] for each in json.loads(step.outputs)}
+    assert (step.name, step.outcome, step.detail) == ("maintain", "done", f"{len(written)} tables")
+    assert written["staging/logs"] == staged.version()
 
     # What follows the tables is not confused by commits that change no row.
     lake.stage_logs(3, "bob | 2024-05-03 08:00:00 | login | phone | Rome")
