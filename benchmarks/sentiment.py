@@ -5,7 +5,7 @@
 
 Each contender is a process of its own on one core (Spark as local[1]). Two times are taken of its work, start-up left
 out: seconds on the clock, and seconds of processor of the whole process tree, which other programs on the machine
-disturb less. Texts are repeated with new ids up to the size asked for. scikit-learn (>= 1.4) must be installed.
+disturb less. Texts are repeated with new ids up to the size asked for. `scripts/setup.sh bench` installs scikit-learn.
 
 - score: texts to probabilities. Both use the terms of the shipped model. Ours also takes out HTML, counts words and
   characters, looks at the language, shrinks short texts and explains each score by its top terms.
