@@ -219,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--strategy",
         choices=STRATEGIES,
         default="auto",
-        help="merge what changed, replace whole tables, or choose by size (default: %(default)s)",
+        help="merge what changed, replace whole tables, or choose by size, month by month where a table has "
+        "partitions (default: %(default)s)",
     )
     add_warn_only(arguments)
     options = arguments.parse_args(argv)
