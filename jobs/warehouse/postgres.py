@@ -218,31 +218,32 @@ class PostgresPublication:
 
     def plan(self, load: Load) -> Plan:
         """See `jobs.warehouse.base.Warehouse.plan`."""
-        table, staged = load.table, _staged(load)
-        copy = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(self._name(staged))
+        copy = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(self._name(_staged(load)))
         with self.connection.cursor() as cursor:
-            if load.whole:
-                create = self._create_whole(cursor, load)
-                strategy = (
-                    f"new table{' by month' if len(create) > 1 else ''}, keyed after its rows, swapped in"
-                )
-                statements = [*create, copy, *self._keys(table, staged)]
-                statements.append(self._rename(staged, table.name))
-                statements += [self._foreign_key(table, key) for key in table.foreign_keys]
-            else:
-                months = self._months(cursor, table)
-                chosen = (
-                    months.to_build(rows_by_month(load), load.only_merge) if months.is_partitioned() else []
-                )
-                strategy = ", ".join(["merge", *(f"{month:%Y-%m} made anew" for month in chosen)])
-                statements = [copy]
-                for month in chosen:
-                    statements += self._build_month(cursor, months, month)
-                statements += [self._upsert(table)]
-                for month in chosen:
-                    statements += months.exchange(month)
-                statements += [self._delete(table)]
+            strategy, statements = (self._plan_whole if load.whole else self._plan_changes)(
+                cursor, load, copy
+            )
         return Plan(strategy, tuple(statement.as_string(self.connection) for statement in statements))
+
+    def _plan_whole(
+        self, cursor: Any, load: Load, copy: sql.Composable
+    ) -> tuple[str, Iterable[sql.Composable]]:
+        table, new = load.table, _staged(load)
+        create = self._create_whole(cursor, load)
+        by_month = " by month" if len(create) > 1 else ""
+        foreign_keys = [self._foreign_key(table, key) for key in table.foreign_keys]
+        statements = [*create, copy, *self._keys(table, new), self._rename(new, table.name), *foreign_keys]
+        return f"new table{by_month}, keyed after its rows, swapped in", statements
+
+    def _plan_changes(
+        self, cursor: Any, load: Load, copy: sql.Composable
+    ) -> tuple[str, Iterable[sql.Composable]]:
+        table, months = load.table, self._months(cursor, load.table)
+        chosen = months.to_build(rows_by_month(load), load.only_merge) if months.is_partitioned() else []
+        built = [statement for month in chosen for statement in self._build_month(cursor, months, month)]
+        exchanged = [statement for month in chosen for statement in months.exchange(month)]
+        strategy = ", ".join(["merge", *(f"{month:%Y-%m} made anew" for month in chosen)])
+        return strategy, [copy, *built, self._upsert(table), *exchanged, self._delete(table)]
 
     def new_columns(self, loads: Sequence[Load]) -> Mapping[str, Sequence[Column]]:
         with self.connection.cursor() as cursor:
@@ -314,12 +315,8 @@ class PostgresPublication:
             return
         changed = months.changed()
         for month in months.to_build(changed, load.only_merge):
-            log.info(
-                "publish %s: %s made anew for %s changes",
-                load.table.name,
-                f"{month:%Y-%m}",
-                f"{changed[month]:,}",
-            )
+            name, rows = load.table.name, f"{changed[month]:,}"
+            log.info("publish %s: %s made anew for %s changes", name, f"{month:%Y-%m}", rows)
             for statement in self._build_month(cursor, months, month):
                 cursor.execute(statement)
 

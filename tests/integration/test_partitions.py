@@ -5,6 +5,7 @@ The sales of tests/shops.py, with a key that begins with their time, and limits 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -322,6 +323,24 @@ def test_a_failing_check_leaves_the_months_as_they_were(shop: Shop) -> None:
     with pytest.raises(CheckFailed, match="row_count is 21, the mart has 22"):
         shop.commit(replace(load, expected={"row_count": 22}))
     assert (files(shop), shop.content()) == (before, content)
+
+
+def test_readers_see_a_month_before_or_after_and_nothing_between(shop: Shop) -> None:
+    ended, seen = threading.Event(), set()
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.update(shop.query("SELECT count(*), sum(amount) FROM sales"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(10):
+            change(shop, *days(JANUARY, 1, 10, amount="1.00" if number % 2 else "3.00"))
+    finally:
+        ended.set()
+        reader.join()
+    assert seen == {(20, Decimal(20)), (20, Decimal(40))}
 
 
 def test_grants_hold_and_partitions_are_nobodys(shop: Shop) -> None:
