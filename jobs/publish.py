@@ -35,14 +35,21 @@ from jobs.runs import RECORDED_TABLES, RUN_TABLES, lock_of, record_new_columns, 
 from jobs.settings import Settings
 from jobs.spark import some_at_once
 from jobs.warehouse import open_warehouse
-from jobs.warehouse.base import ROW_COUNT, Check, Load, Measures, Plan, Published, Warehouse
+from jobs.warehouse.base import (
+    REPLACED_FROM_SHARE,
+    ROW_COUNT,
+    Check,
+    Load,
+    Measures,
+    Plan,
+    Published,
+    Warehouse,
+)
 from jobs.warehouse.declarations import Table, tables, views_over
 
 STRATEGIES = ("auto", "merge", "replace")
-# Small tables are merged without a count. Of 10 million facts, one that is merged pays for its look-ups and index
-# entries what eight pay that are loaded before the keys are made (128 s and 16 s).
+# Small tables are merged without a count.
 COUNTED_FROM_ROWS = 1_000_000
-REPLACED_FROM_SHARE = 1 / 8
 
 
 def lake_table(run: RunContext, table: Table) -> LakeTable:
@@ -60,7 +67,8 @@ def publish(
     """Bring tables in the warehouse to the state that the lake has now; by default all that the lake holds.
 
     strategy: `merge` what changed; `replace` the whole tables; `auto` merges, but replaces a large table of which more
-    than an eighth changed. Either way a table without a published state, or without its history, is loaded whole.
+    than an eighth changed, or those months of it, where it has monthly partitions. Either way a table without a
+    published state, or without its history, is loaded whole.
     Gives the results of the post-load checks; an empty list when nothing was new. Raises CheckFailed, with nothing
     published, when a check fails, and RuleFailed when a rule that says `fail` is broken in what would be published.
     """
@@ -173,9 +181,10 @@ def _load(table: Table, source: LakeTable, published: Published | None, strategy
                 "publish %s: its history is gone (%s); published whole", table.name, type(error).__name__
             )
         else:
-            if strategy == "merge" or not _mostly_changed(table, rows, expected):
+            merged = strategy == "merge"
+            if merged or published.by_month or not _mostly_changed(table, rows, expected):
                 rows = rows.withColumn("_deleted", F.lit(False)) if only_inserts else rows
-                return Load(table, rows, False, state, expected)
+                return Load(table, rows, False, state, expected, only_merge=merged)
     return Load(table, source.read(state.version), True, state, expected)
 
 
@@ -214,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--strategy",
         choices=STRATEGIES,
         default="auto",
-        help="merge what changed, replace whole tables, or choose by size (default: %(default)s)",
+        help="merge what changed, replace whole tables, or choose by size, month by month where a table has "
+        "partitions (default: %(default)s)",
     )
     add_warn_only(arguments)
     options = arguments.parse_args(argv)

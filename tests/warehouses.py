@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import psycopg2
@@ -85,3 +87,17 @@ def load_without_spark(rows: Any, stage: Stage, connection: Connection, scratch:
     if results[0]["error"]:
         raise UserAnalyticsError(results[0]["error"])
     return int(results[0]["loaded"])
+
+
+def time_key(at: datetime, number: int) -> str:
+    """A UUID that begins with an instant, as `time_ordered_id` makes them."""
+    millis = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    digits = f"{millis % 2**48:012x}"
+    return f"{digits[:8]}-{digits[8:]}-8000-8000-{number:012d}"
+
+
+def months_without_spark(load: Load) -> dict[date, int]:
+    """In place of `rows_by_month`, on `arrow_rows`."""
+    partitioning, rows = load.table.partitioning, cast(Any, load.rows)
+    assert partitioning
+    return Counter(instant.date().replace(day=1) for instant in rows[partitioning.column].to_pylist())

@@ -72,6 +72,7 @@ class Partitioning:
     """Rows stand together by a column's month (unit MONTH), DAY, HOUR or YEAR, in UTC.
 
     A row's key has to decide its value in that column: a change is looked for in the partitions of its new value only.
+    Where the key is a UUID, it has to begin with that value: see `Table.key_begins_with_time`.
     """
 
     column: str
@@ -104,6 +105,21 @@ class Table:
             *(c for f in self.foreign_keys for c in f.columns),
         }
         return tuple(c.name for c in self.columns if c.is_measure_type and c.name not in keys)
+
+    @property
+    def key_begins_with_time(self) -> bool:
+        """Whether the primary key is one UUID whose first 48 bits are the partitioning column's milliseconds.
+
+        It is so by agreement: a table that is partitioned by MONTH and has one UUID as its key makes that by
+        `jobs.transforms.keys.time_ordered_id`, from that column.
+        """
+        kinds = {column.name: column.type for column in self.columns}
+        return (
+            self.partitioning is not None
+            and self.partitioning.unit == "MONTH"
+            and len(self.primary_key) == 1
+            and kinds[self.primary_key[0]].is_type(exp.DataType.Type.UUID)
+        )
 
     def spark_schema(self) -> T.StructType:
         """The schema of the table's Delta form; texts without length, identifiers as text."""

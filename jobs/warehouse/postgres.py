@@ -2,8 +2,9 @@
 
 Rows go from Spark's tasks into the server by COPY, several at once. A whole table is loaded into a new one beside the
 old, without keys; keys come after the rows, because one pass over all rows is far cheaper than a look-up per row (10
-million facts: 16 s instead of 128 s). Changes are loaded into an unlogged table and merged. What readers see changes in
-one transaction, together with the checks and the published versions.
+million facts: 16 s instead of 128 s). Changes are loaded into an unlogged table and merged. Large facts have partitions
+by month (`partitions.py`): a month that is new, or of which much changed, is made anew in the same way. What readers
+see changes in one transaction, together with the checks and the published versions.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import date
 from typing import Any
 
 import psycopg2
@@ -37,12 +39,17 @@ from jobs.warehouse.base import (
     number_text,
 )
 from jobs.warehouse.declarations import Column, Table, View, tables, views
+from jobs.warehouse.partitions import (
+    CHANGES_TABLE,
+    NEW_TABLE,
+    Months,
+    months_of_whole,
+    rows_by_month,
+)
 
 COPY_BUFFER_BYTES = 4 * 1024 * 1024
 OLDEST_VERSION = 120_000
 STATES = "_published"
-NEW_TABLE = "_new_{}"
-CHANGES_TABLE = "_changes_{}"
 
 
 class PostgresWarehouse:
@@ -200,28 +207,43 @@ class PostgresPublication:
             cursor.execute(
                 # A table that somebody dropped is not published, whatever its row says.
                 sql.SQL(
-                    "SELECT table_name, delta_table_id, delta_version FROM {} JOIN pg_tables ON tablename = table_name "
-                    "WHERE schemaname = %s"
+                    "SELECT table_name, delta_table_id, delta_version, relkind = 'p' FROM {} JOIN pg_class ON "
+                    "relname = table_name WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p')"
                 ).format(self._name(STATES)),
                 (self.schema,),
             )
-            states = {name: Published(table_id, version) for name, table_id, version in cursor.fetchall()}
+            states = {name: Published(*state) for name, *state in cursor.fetchall()}
         self.connection.commit()
         return states
 
     def plan(self, load: Load) -> Plan:
         """See `jobs.warehouse.base.Warehouse.plan`."""
-        table, staged = load.table, _staged(load)
-        copy = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(self._name(staged))
-        if load.whole:
-            strategy = "new table, keyed after its rows, swapped in"
-            statements = [self._create(table, staged), copy, *self._keys(table, staged)]
-            statements.append(self._rename(staged, table.name))
-            statements += [self._foreign_key(table, key) for key in table.foreign_keys]
-        else:
-            strategy = "merge"
-            statements = [copy, self._upsert(table), self._delete(table)]
+        copy = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(self._name(_staged(load)))
+        with self.connection.cursor() as cursor:
+            strategy, statements = (self._plan_whole if load.whole else self._plan_changes)(
+                cursor, load, copy
+            )
         return Plan(strategy, tuple(statement.as_string(self.connection) for statement in statements))
+
+    def _plan_whole(
+        self, cursor: Any, load: Load, copy: sql.Composable
+    ) -> tuple[str, Iterable[sql.Composable]]:
+        table, new = load.table, _staged(load)
+        create = self._create_whole(cursor, load)
+        by_month = " by month" if len(create) > 1 else ""
+        foreign_keys = [self._foreign_key(table, key) for key in table.foreign_keys]
+        statements = [*create, copy, *self._keys(table, new), self._rename(new, table.name), *foreign_keys]
+        return f"new table{by_month}, keyed after its rows, swapped in", statements
+
+    def _plan_changes(
+        self, cursor: Any, load: Load, copy: sql.Composable
+    ) -> tuple[str, Iterable[sql.Composable]]:
+        table, months = load.table, self._months(cursor, load.table)
+        chosen = months.to_build(rows_by_month(load), load.only_merge) if months.is_partitioned() else []
+        built = [statement for month in chosen for statement in self._build_month(cursor, months, month)]
+        exchanged = [statement for month in chosen for statement in months.exchange(month)]
+        strategy = ", ".join(["merge", *(f"{month:%Y-%m} made anew" for month in chosen)])
+        return strategy, [copy, *built, self._upsert(table), *exchanged, self._delete(table)]
 
     def new_columns(self, loads: Sequence[Load]) -> Mapping[str, Sequence[Column]]:
         with self.connection.cursor() as cursor:
@@ -252,15 +274,18 @@ class PostgresPublication:
         return checks
 
     def _drop_staged(self, cursor: Any, table: Table) -> None:
-        names = sql.SQL(", ").join(self._name(form.format(table.name)) for form in (NEW_TABLE, CHANGES_TABLE))
-        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names))
+        months = self._months(cursor, table)
+        names = [form.format(table.name) for form in (NEW_TABLE, CHANGES_TABLE)]
+        names += [NEW_TABLE.format(months.name(month)) for month in months.built()]
+        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(map(self._name, names))))
 
     def _stage(self, cursor: Any, load: Load) -> None:
         """Bring a load's rows into the server, beside the table that readers see."""
         staged = _staged(load)
         if load.whole:
             self._drop_staged(cursor, load.table)
-            cursor.execute(self._create(load.table, staged))
+            for statement in self._create_whole(cursor, load):
+                cursor.execute(statement)
         else:
             self._create_changes(cursor, load.table)
         self.connection.commit()
@@ -270,6 +295,39 @@ class PostgresPublication:
             for statement in self._keys(load.table, staged):
                 cursor.execute(statement)
         cursor.execute(sql.SQL("ANALYZE {}").format(self._name(staged)))
+        if not load.whole:
+            self._stage_months(cursor, load)
+
+    def _create_whole(self, cursor: Any, load: Load) -> list[sql.Composable]:
+        """What makes a new table for a whole load, with its partitions if it is large."""
+        table, new = load.table, NEW_TABLE.format(load.table.name)
+        chosen = months_of_whole(load)
+        if chosen is None:
+            return [self._create(table, new)]
+        months = self._months(cursor, table)
+        log.info("publish %s: %d months as partitions", table.name, len(chosen))
+        return [self._create(table, new, months.clause), *months.partitions(chosen)]
+
+    def _stage_months(self, cursor: Any, load: Load) -> None:
+        """Build the months that are new or of which much changed beside those that readers see."""
+        months = self._months(cursor, load.table)
+        if not months.is_partitioned():
+            return
+        changed = months.changed()
+        for month in months.to_build(changed, load.only_merge):
+            name, rows = load.table.name, f"{changed[month]:,}"
+            log.info("publish %s: %s made anew for %s changes", name, f"{month:%Y-%m}", rows)
+            for statement in self._build_month(cursor, months, month):
+                cursor.execute(statement)
+
+    def _build_month(self, cursor: Any, months: Months, month: date) -> Iterable[sql.Composable]:
+        table = months.table
+        there = self._columns(cursor, table.name)
+        create = self._create(table, NEW_TABLE.format(months.name(month)))
+        return months.build(month, create, [name for name in table.column_names if name in there])
+
+    def _months(self, cursor: Any, table: Table) -> Months:
+        return Months(cursor, self.schema, table)
 
     def _create_changes(self, cursor: Any, table: Table) -> None:
         self._drop_staged(cursor, table)
@@ -303,6 +361,12 @@ class PostgresPublication:
         for load in loads:
             if not load.whole:
                 cursor.execute(self._upsert(load.table))
+        # Rows of a new month may point at rows that were merged just now, and those of the old one at such as go.
+        for load in loads:
+            months = self._months(cursor, load.table)
+            for month in [] if load.whole else months.built():
+                for statement in months.exchange(month):
+                    cursor.execute(statement)
         for load in reversed(loads):
             if not load.whole:
                 cursor.execute(self._delete(load.table))
@@ -312,6 +376,8 @@ class PostgresPublication:
         for load in loads:
             if load.whole:
                 cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._name(_old(load.table))))
+                for statement in self._months(cursor, load.table).settle():
+                    cursor.execute(statement)
             else:
                 cursor.execute(sql.SQL("DROP TABLE {}").format(self._name(_staged(load))))
         checks = [check for load in loads for check in self._checks(cursor, load)]
@@ -459,12 +525,12 @@ class PostgresPublication:
         checks.append(Check(load.table.name, "enforced keys", str(declared), str(_only_value(cursor))))
         return checks
 
-    def _create(self, table: Table, name: str) -> sql.Composable:
+    def _create(self, table: Table, name: str, clause: sql.Composable | None = None) -> sql.Composable:
         definitions = sql.SQL(", ").join(_definition(column) for column in table.columns)
         comments = [sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(name), sql.Literal(table.comment))]
         comments += [self._column_comment(name, column) for column in table.columns]
         create = sql.SQL("CREATE TABLE {} ({})").format(self._name(name), definitions)
-        return sql.SQL("; ").join([create, *comments])
+        return sql.SQL("; ").join([create + clause if clause else create, *comments])
 
     def _column_comment(self, name: str, column: Column) -> sql.Composed:
         return sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -17,60 +17,29 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import types as T
+from pyspark.sql import SparkSession
 
 import jobs.warehouse.postgres as postgres_module
 from jobs.errors import CheckFailed, UserAnalyticsError
-from jobs.warehouse.base import Check, Load, Published
-from jobs.warehouse.declarations import tables, views
-from jobs.warehouse.postgres import PostgresWarehouse
-from tests.warehouses import arrow_rows, copy_without_spark, query
+from jobs.warehouse.base import Load, Published
+from jobs.warehouse.declarations import tables
+from tests.shops import (
+    EAST,
+    NORTH,
+    SALES,
+    SHOP_VIEW,
+    SHOPS,
+    SOUTH,
+    TOTAL_VIEW,
+    FusedModule,
+    Shop,
+    assert_same_after_every_kill,
+    sale,
+    sale_id,
+)
+from tests.warehouses import arrow_rows, copy_without_spark
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
-
-SHOPS = """CREATE TABLE shops (
-  shop_key BIGINT NOT NULL COMMENT 'Key of the shop',
-  name VARCHAR(100) NOT NULL COMMENT 'The shop''s name',
-  PRIMARY KEY (shop_key),
-  UNIQUE (name)
-) COMMENT = 'Shops. Grain: one row per shop';
-"""
-SALES = """CREATE TABLE sales (
-  sale_id UUID NOT NULL COMMENT 'Key of the sale',
-  shop_key BIGINT NOT NULL COMMENT 'Where',
-  amount DECIMAL(18, 4) COMMENT 'How much',
-  note VARCHAR(1000) COMMENT 'Free text',
-  sold_at TIMESTAMPTZ COMMENT 'When',
-  is_return BOOLEAN COMMENT 'Brought back',
-  ratio DOUBLE COMMENT 'A number',
-  PRIMARY KEY (sale_id),
-  FOREIGN KEY (shop_key) REFERENCES shops (shop_key)
-) COMMENT = 'Sales. Grain: one row per sale';
-"""
-SHOP_VIEW = """-- Grain: one row per shop with sales.
-SELECT shops.name AS name, SUM(sales.amount) AS amount
-FROM sales
-INNER JOIN shops ON shops.shop_key = sales.shop_key
-WHERE NOT shops.name LIKE 'Test%'
-GROUP BY shops.name
-"""
-TOTAL_VIEW = """-- Grain: one row.
-SELECT SUM(amount) AS amount
-FROM shop_view
-"""
-
-NORTH, SOUTH, EAST = (1, "North"), (2, "South"), (3, "East")
-
-
-def sale(number: int, shop: int, amount: str | None, note: str | None = None, **more: Any) -> tuple[Any, ...]:
-    at = more.get("at", datetime(2024, 5, 1, 12, tzinfo=UTC))
-    value = Decimal(amount) if amount is not None else None
-    return (sale_id(number), shop, value, note, at, more.get("is_return", False), more.get("ratio", 0.5))
-
-
-def sale_id(number: int) -> str:
-    return f"00000000-0000-8000-8000-{number:012d}"
 
 
 @pytest.fixture(autouse=True)
@@ -80,75 +49,6 @@ def shop_declarations(declare: Callable[..., None]) -> Callable[..., None]:
     declare("shop_view", lambda _: SHOP_VIEW, folder="views")
     declare("total_view", lambda _: TOTAL_VIEW, folder="views")
     return declare
-
-
-class Shop:
-    """A warehouse schema and what is published to it; rows stand in for the marts."""
-
-    def __init__(self, spark: SparkSession, url: str, schema: str = "analytics") -> None:
-        self.spark, self.url, self.schema = spark, url, schema
-        self.warehouse = PostgresWarehouse(url, schema)
-        self.version = 0
-
-    def load(
-        self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool, count: int, **sums: str | None
-    ) -> Load:
-        expected: dict[str, Decimal | int | None] = {"row_count": count}
-        expected |= {f"sum({n})": None if v is None else Decimal(v) for n, v in sums.items()}
-        state = Published(f"table-{name}", self.version)
-        return Load(tables()[name], self.frame(name, rows, whole), whole, state, expected)
-
-    def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> DataFrame:
-        schema = tables()[name].spark_schema()
-        if not whole:
-            schema = T.StructType([*schema, T.StructField("_deleted", T.BooleanType())])
-        return self.spark.createDataFrame(list(rows), schema).coalesce(1)
-
-    def whole(
-        self, shops: Sequence[tuple[Any, ...]] = (NORTH, SOUTH), sales: Sequence[tuple[Any, ...]] = ()
-    ) -> list[Check]:
-        """Publish these rows as the whole of both tables."""
-        self.version += 1
-        amounts = [row[2] for row in sales if row[2] is not None]
-        return self.commit(
-            self.load("shops", shops, True, len(shops)),
-            self.load("sales", sales, True, len(sales), amount=str(sum(amounts)) if amounts else None),
-        )
-
-    def commit(self, *loads: Load) -> list[Check]:
-        with self.warehouse.publishing() as publication:
-            return publication.commit(loads, [views()["shop_view"], views()["total_view"]])
-
-    def query(self, text: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        return query(self.url, text, *arguments, schema=self.schema)
-
-    def content(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Everything in the schema: rows, published versions, constraints, views, and nothing left behind."""
-        relations = self.query(
-            "SELECT relname, relkind, relpersistence FROM pg_class "
-            "WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'v', 'i') ORDER BY 1",
-            self.schema,
-        )
-        there = {name for name, *_ in relations}
-        return {
-            "relations": relations,
-            "constraints": self.query(
-                "SELECT conname, contype, pg_get_constraintdef(oid) FROM pg_constraint "
-                "WHERE connamespace = to_regnamespace(%s) AND contype IN ('p', 'u', 'f') "
-                "AND conname <> '_published_pkey' ORDER BY 1",
-                self.schema,
-            ),
-            **{
-                name: self.query(f"SELECT * FROM {name} ORDER BY 1")
-                for name in ("shops", "sales", "shop_view", "total_view")
-                if name in there
-            },
-            "published": self.query(
-                "SELECT table_name, delta_table_id, delta_version FROM _published ORDER BY 1"
-            )
-            if "_published" in there
-            else [],
-        }
 
 
 @pytest.fixture
@@ -355,54 +255,6 @@ def test_rows_that_break_a_key_are_refused_in_one_line(shop: Shop) -> None:
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class Fuse:
-    """Ends the process after the n-th thing that the server did for it, be it a commit."""
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def after(self, what: Callable[[], None]) -> None:
-        what()
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-
-def fused_connect(fuse: Fuse) -> Callable[..., Any]:
-    class Cursor(psycopg2.extensions.cursor):
-        def execute(self, *arguments: Any) -> None:
-            fuse.after(lambda: super(Cursor, self).execute(*arguments))
-
-    class Connection(psycopg2.extensions.connection):
-        def commit(self) -> None:
-            fuse.after(super().commit)
-
-        def rollback(self) -> None:
-            # A process that was killed does not roll back: the server does when the connection ends.
-            if fuse.left <= 0:
-                raise psycopg2.InterfaceError("killed")
-            super().rollback()
-
-    def connect(*arguments: Any, **options: Any) -> Any:
-        return psycopg2.connect(*arguments, **options, connection_factory=Connection, cursor_factory=Cursor)
-
-    return connect
-
-
-class FusedModule:
-    """psycopg2 as the warehouse sees it, with another `connect`."""
-
-    def __init__(self, connect: Callable[..., Any]) -> None:
-        self.connect = connect
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(psycopg2, name)
-
-
 @pytest.fixture
 def without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash test publishes some hundred times."""
@@ -429,37 +281,9 @@ def anew(shop: Shop) -> None:
 def test_killed_after_any_statement_and_run_again(
     spark: SparkSession, warehouse_url: str, publication: Callable[[Shop], None]
 ) -> None:
-    def prepared(schema: str) -> Shop:
-        shop = Shop(spark, warehouse_url, schema)
-        if publication is not first:
-            first(shop)
-        return shop
-
-    def content(shop: Shop) -> str:
-        return str(shop.content()).replace(shop.schema, "schema")
-
-    clean = prepared("clean")
-    before, statements = content(clean), 0
-    publication(clean)
-    wanted = content(clean)
-    for number in range(1, 1000):
-        shop = prepared(f"killed_{number}")
-        fuse = Fuse(number)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(postgres_module, "psycopg2", FusedModule(fused_connect(fuse)))
-            try:
-                publication(shop)
-            except Killed:
-                statements += 1
-            else:
-                break
-        # What readers see is the state before or the state after.
-        rows = {name: shop.content().get(name) for name in ("shops", "sales", "total_view", "published")}
-        assert any(all(f"'{n}': {r}" in state for n, r in rows.items() if r) for state in (before, wanted))
-        shop.version = 0
-        publication(shop)
-        assert content(shop) == wanted, f"killed after statement {number}"
-        shop.query(f"DROP SCHEMA {shop.schema} CASCADE")
+    statements = assert_same_after_every_kill(
+        spark, warehouse_url, publication, None if publication is first else first
+    )
     assert statements > 40
 
 

@@ -15,10 +15,10 @@ from pyspark.sql import SparkSession
 
 from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.lake.marts import declared
-from jobs.publish import publish
+from jobs.publish import dry_run, publish
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake, vacuum
-from tests.warehouses import query
+from tests.warehouses import query, time_key
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
 
@@ -28,11 +28,12 @@ MART = "user_purchase"
 class Shop(Lake):
     """A lake with user_purchase alone, written without staging, and its warehouse."""
 
-    def add(self, *numbers: int) -> None:
+    def add(self, *numbers: int, month: int = 12) -> None:
+        at = datetime(2010, month, 1, tzinfo=UTC)
         rows = [
             (
-                *(f"00000000-0000-8000-8000-{number:012d}", f"I{number}", "85123A", None, 2, Decimal("1.5")),
-                *(datetime(2010, 12, 1, tzinfo=UTC), f"c{number}", "France", False, False),
+                *(time_key(at, number), f"I{number}", "85123A", None, 2, Decimal("1.5")),
+                *(at, f"c{number}", "France", False, False),
             )
             for number in numbers
         ]
@@ -174,6 +175,48 @@ def test_merged_or_replaced(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None
     shop.add(18, 19, 20)
     assert not is_replaced("merge")
     assert len(shop.customers()) == 20
+
+
+def test_month_by_month(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.publish.COUNTED_FROM_ROWS", 10)
+    monkeypatch.setattr("jobs.warehouse.partitions.PARTITIONED_FROM_ROWS", 10)
+    monkeypatch.setattr("jobs.warehouse.partitions.REBUILT_FROM_ROWS", 3)
+
+    def files() -> dict[str, tuple[int, int]]:
+        found = shop.query(
+            "SELECT inhrelid::regclass::text, pg_relation_filenode(inhrelid), inhparent FROM pg_inherits "
+            "WHERE inhparent = 'user_purchase'::regclass"
+        )
+        return {name.removeprefix("user_purchase_"): (file, table) for name, file, table in found}
+
+    def made_anew(strategy: str = "auto") -> list[str]:
+        """Publish; gives the months that are other files than before, which are those that the plan names."""
+        before = files()
+        warehouse = PostgresWarehouse(shop.settings.warehouse_url, "analytics")
+        ((_, _, plan),) = dry_run(shop.run(), warehouse, strategy)
+        shop.publish(strategy)
+        anew = sorted(name for name, file in files().items() if before.get(name) != file)
+        if strategy != "replace":
+            names = (f", {name.replace('_', '-')} made anew" for name in anew)
+            assert plan.strategy == "merge" + "".join(names)
+        return anew
+
+    shop.add(*range(1, 9), month=10)
+    shop.add(*range(9, 17), month=11)
+    shop.publish()
+    assert list(files()) == ["2010_10", "2010_11", "other"]
+    # Late rows are merged; a new month is attached; much of all changed, and still November stays.
+    shop.add(17, month=11)
+    shop.add(*range(18, 30), month=12)
+    shop.spark.sql(f"DELETE FROM delta.`{shop.mart(MART).uri}` WHERE customer_id IN ('c1', 'c2', 'c3')")
+    assert made_anew() == ["2010_10", "2010_12"]
+    assert len(shop.customers()) == 26
+    shop.add(*range(30, 40), month=11)
+    assert made_anew("merge") == []
+    shop.add(40)
+    assert made_anew("replace") == ["2010_10", "2010_11", "2010_12", "other"]
+    assert shop.publish() == []
+    assert len(shop.customers()) == 37
 
 
 def test_a_mart_that_differs_is_not_published(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,12 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
+import jobs.warehouse.partitions as partitions_module
 import jobs.warehouse.postgres as postgres_module
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import Column, tables, views, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
-from tests.warehouses import arrow_rows, copy_without_spark, query
+from tests.warehouses import arrow_rows, copy_without_spark, months_without_spark, query, time_key
 
 pytestmark = pytest.mark.integration
 
@@ -65,8 +66,16 @@ def roles(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Roles
             run(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
-def test_publish_with_the_documented_grants_and_read_views_only(roles: Roles) -> None:
-    event = ("00000000-0000-8000-8000-000000000001", 1, 1, None, None, datetime(2024, 5, 1, 10, tzinfo=UTC))
+@pytest.mark.parametrize("by_month", [False, True])
+def test_publish_with_the_documented_grants_and_read_views_only(
+    roles: Roles, by_month: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_month:
+        monkeypatch.setattr(partitions_module, "PARTITIONED_FROM_ROWS", 1)
+        monkeypatch.setattr(partitions_module, "REBUILT_FROM_ROWS", 1)
+        monkeypatch.setattr(partitions_module, "rows_by_month", months_without_spark)
+    may, june = (datetime(2024, month, 1, 10, tzinfo=UTC) for month in (5, 6))
+    event, later = ((time_key(at, 1), 1, 1, None, None, at) for at in (may, june))
     warehouse = PostgresWarehouse(roles.publisher, "analytics")
 
     def publish(*loads: Load) -> None:
@@ -81,13 +90,18 @@ def test_publish_with_the_documented_grants_and_read_views_only(roles: Roles) ->
     roles.grant_views()
     publish(load("dim_users", [(2, "bob", False)], 2, 2, whole=False))
     publish(load("dim_users", [(1, "ann")], 3, 1))
+    changes = [(*event, False), (*later, False)]
+    publish(load("fact_user_actions", changes, 2, 2, whole=False))
+    publish(load("fact_user_actions", [(*later, True)], 3, 1, whole=False))
+    assert warehouse.missing_rights() == []
     assert warehouse.published()["dim_users"] == Published("dim_users", 3)
     assert warehouse.measures([tables()["dim_users"]])["dim_users"]["row_count"] == 1
     assert warehouse.plan(load("dim_users", [], 4, 1)).statements
 
     reader = roles.dashboards
     assert query(reader, "SELECT action_type, event_count FROM daily_activity_view") == [("login", 1)]
-    for name in (*NAMES, "_published"):
+    months = ("fact_user_actions_2024_05", "fact_user_actions_2024_06") if by_month else ()
+    for name in (*NAMES, *months, "_published"):
         with pytest.raises(
             psycopg2.errors.InsufficientPrivilege, match=f"permission denied for table {name}"
         ):
