@@ -52,7 +52,7 @@ test-stack: setup-dev ## Build, start, use and remove a stack of its own; needs 
 	$(BIN)/python -m pytest tests/stack -s $(ARGS)
 
 test: setup-airflow check ## Lint, types, SQL format, then all tests, with coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 test-fast: setup-dev ## Tests that need no service
 	$(BIN)/python -m pytest -m 'not integration and not faults' $(ARGS)
