@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +31,7 @@ from jobs.runs import RECORDED_TABLES
 from jobs.transforms.keys import KEY
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake
+from tests.services import ObjectStore
 from tests.staging import DAY
 from tests.warehouses import query
 from tests.write_points import Killed, WritePoints, dying
@@ -249,3 +252,42 @@ def test_nothing_is_left_of_the_person_and_nobody_else_changes(
     assert erase_ann() == ([], [])
     assert [r for r in run_all(lake.run(), warehouse, dict.fromkeys(feeds), 1.0) if r.entries] == []
     assert rows(lake, feeds) == wanted
+
+
+@pytest.mark.faults
+def test_nothing_is_left_in_an_object_store(minio: ObjectStore, warehouse_url: str, tmp_path: Path) -> None:
+    deliver(tmp_path, {"users", "logs"})
+    bucket = minio.make_bucket()
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            **minio.environment(),
+            "LAKE_URI": f"s3a://{bucket}/lake",
+            "WAREHOUSE_URL": warehouse_url,
+            "LOG_FOLDER": str(tmp_path / "logs"),
+        }
+        start = (sys.executable, "-m", "jobs")
+        return subprocess.run(
+            [*start, *arguments], env=environment, capture_output=True, text=True, timeout=600
+        )
+
+    def copied(name: str) -> Path:
+        for found in minio.client().get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for item in found["Contents"]:
+                path = tmp_path / name / item["Key"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                minio.client().download_file(bucket, item["Key"], str(path))
+        return tmp_path / name
+
+    raw = str(tmp_path / "raw")
+    ran = command("run", "--data", raw, "--feeds", "users,logs", "--max-rejected", "1")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert bytes_with_marks(copied("before")) != []
+    erased = command("erase", "--email", EMAIL, "--user-id", USER, "--yes")
+    assert erased.returncode == 0, erased.stderr[-3000:]
+    assert bytes_with_marks(copied("after")) == []
+    assert query(warehouse_url, "SELECT email FROM users ORDER BY 1") == [
+        ("bob@example.org",),
+        ("joann.marked@example.org",),
+    ]
