@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -29,6 +30,7 @@ from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.spark import kept_on_disk
 from jobs.transforms.keys import KEY
 from jobs.transforms.users import users, users_history
 
@@ -53,7 +55,10 @@ def build_users(run: RunContext) -> bool:
     if changes is None:
         log.info("users: up to date")
         return False
-    with heartbeat(run.spark, "users"):
+    with heartbeat(run.spark, "users"), ExitStack() as kept:
+        if not changes.whole:
+            changes = replace(changes, rows=changes.rows.select("email").distinct())
+            kept.enter_context(kept_on_disk(changes.rows))
         versions = _of_changed(staged.read(changes.version), changes)
         _follow(run, history, staged, changes, users_history(versions), ("user_id", "valid_from"))
         run.note_table_read(history)
@@ -96,12 +101,16 @@ def _follow(
     key: tuple[str, ...],
 ) -> None:
     """Make rows all that a mart holds of the users of whom something changed."""
-    if not changes.whole:
+    if changes.whole:
+        apply_changes(run, mart, USERS.name, staged, changes, lambda _: rows, key)
+        return
+    # MERGE reads twice what it merges, and both halves of that need the rows.
+    with kept_on_disk(rows):
         gone = _of_changed(mart.read(), changes).join(rows, list(key), "left_anti")
-        rows = rows.withColumn("_deleted", F.lit(False)).unionByName(gone.withColumn("_deleted", F.lit(True)))
+        both = rows.withColumn("_deleted", F.lit(False)).unionByName(gone.withColumn("_deleted", F.lit(True)))
         # A new version of a user changes the row of the one before.
         changes = replace(changes, only_inserts=False)
-    apply_changes(run, mart, USERS.name, staged, changes, lambda _: rows, key)
+        apply_changes(run, mart, USERS.name, staged, changes, lambda _: both, key)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -51,6 +51,8 @@ def configure_logging(form: str = "text") -> None:
     log.addHandler(handler)
     log.propagate = False
     log.setLevel(logging.INFO)
+    # Of a run that is stopped, py4j would write a stack trace here.
+    logging.getLogger().setLevel(logging.CRITICAL)
 
 
 @contextmanager

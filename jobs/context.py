@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from jobs.lake.tables import LakeTable
 
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
+# How long a run that is stopped waits for Spark to stop its jobs.
+CANCEL_SECONDS = 5.0
 # How much text a compressed byte is taken for.
 GZIP_RATIO = 8
 P = ParamSpec("P")
@@ -236,9 +238,12 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     def stop(*_: object) -> None:
         # Once is enough; a second one must not disturb the cleaning up.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        # As PySpark does on Ctrl-C: a thread that waits for Spark would keep the process for as long.
+        # As PySpark does on Ctrl-C: a thread that waits for Spark would keep the process for as long. By a thread of
+        # its own, because this one's connection to the JVM may be in use.
         if spark := SparkContext._active_spark_context:
-            spark.cancelAllJobs()
+            cancelling = threading.Thread(target=spark.cancelAllJobs, daemon=True)
+            cancelling.start()
+            cancelling.join(CANCEL_SECONDS)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyspark.sql import SparkSession
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.settings import Settings
 
@@ -124,6 +125,16 @@ def session_settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator
                 spark.conf.unset(name)
             else:
                 spark.conf.set(name, earlier)
+
+
+@contextmanager
+def kept_on_disk(rows: DataFrame) -> Iterator[None]:
+    """Compute rows once inside the block, however often they are read there."""
+    rows.persist(StorageLevel.DISK_ONLY)
+    try:
+        yield
+    finally:
+        rows.unpersist()
 
 
 def own_session(spark: SparkSession) -> SparkSession:
