@@ -17,7 +17,6 @@ Example:  user-analytics erase --email ann@example.org --customer-id 17850 --dry
 
 from __future__ import annotations
 
-import itertools
 import sys
 import tempfile
 from collections.abc import Container, Sequence
@@ -52,7 +51,7 @@ from jobs.origins import ORIGINS
 from jobs.publish import publish
 from jobs.reports import add_json, print_json, print_lines, print_table
 from jobs.reset_tables import confirm
-from jobs.run_all import MARTS
+from jobs.run_all import build_marts
 from jobs.runs import RECORDED_TABLES, lock_of, recorded
 from jobs.settings import Settings
 from jobs.transforms.keys import KEY
@@ -113,11 +112,9 @@ def erase(run: RunContext, warehouse: Warehouse, search: Search) -> list[Trace]:
             staged |= _forget_addresses(run)
         _begin_anew(run, staged)
         # As long as staging remembers the person, marts may not have followed it.
-        for name, build in itertools.chain(*(chain.items() for chain in MARTS)) if staged else ():
-            # The only one that asks somebody outside.
-            if name != "locate users":
-                with run.step(name):
-                    build(run)
+        if staged:
+            # The one left out is the only one that asks somebody outside.
+            build_marts(run, without=("locate users",))
         remove_intermediates(run)
         followers = {
             f"marts/{table}"

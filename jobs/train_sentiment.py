@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyspark import StorageLevel
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -53,6 +52,7 @@ from jobs.models.short_sentences import NEGATIVE, POSITIVE, UNDECIDABLE
 from jobs.models.training import Parameters, Scored
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.spark import kept_on_disk
 from jobs.transforms.sentiment import SentimentModel, score
 
 FORMAT = 1
@@ -76,10 +76,10 @@ def train(
     """Train, measure and keep a model. labelled: text string, label double, group string. Gives the version."""
     version, texts, duplicates, grouped = _identify(labelled, parameters)
     log.info("train: %s texts, version %s", f"{texts:,}", version)
-    rows = training.prepared(labelled, parameters).persist(StorageLevel.DISK_ONLY)
-    counts = training.count_terms(rows, parameters.folds)
-    all_texts = training.read_texts(rows, counts)
-    rows.unpersist()
+    rows = training.prepared(labelled, parameters)
+    with kept_on_disk(rows):
+        counts = training.count_terms(rows, parameters.folds)
+        all_texts = training.read_texts(rows, counts)
     log.info("train: %s terms in two texts and more", f"{len(counts.terms):,}")
 
     folds, held_out = list(range(parameters.folds)), parameters.folds

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from datetime import datetime, timedelta
+
+import pytest
 
 from tests.records import event, json_lines, purchase, purchases
 
@@ -42,3 +46,15 @@ def harm(text: str, chance: random.Random) -> bytes:
     first, *lines = text.encode().splitlines(keepends=True)
     ways = (swap_type, cut, flip)
     return first + b"".join(chance.choice(ways)(x, chance) if chance.random() < 0.2 else x for x in lines)
+
+
+def fault_seed() -> int:
+    """What random choices begin with: FAULTS_SEED, or the time; printed, to have them again."""
+    seed = int(os.environ.get("FAULTS_SEED") or time.time())
+    print(f"\nFAULTS_SEED={seed}", flush=True)
+    return seed
+
+
+of_each_kind = pytest.mark.parametrize(
+    ("feed", "name", "make"), [("logs", "a.jsonl", logs), ("purchases", "a.csv", invoices)]
+)

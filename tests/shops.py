@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -63,13 +64,18 @@ def sale_id(number: int) -> str:
     return f"00000000-0000-8000-8000-{number:012d}"
 
 
-class Shop:
-    """A warehouse schema and what is published to it; rows stand in for the marts."""
+def declare_shops(declare: Callable[..., None], sales: str = SALES) -> None:
+    """Have these declarations in place of the project's. declare: the fixture of that name."""
+    declare("shops", lambda _: SHOPS)
+    declare("sales", lambda _: sales)
+    declare("shop_view", lambda _: SHOP_VIEW, folder="views")
+    declare("total_view", lambda _: TOTAL_VIEW, folder="views")
 
-    def __init__(self, spark: SparkSession, url: str, schema: str = "analytics") -> None:
-        self.spark, self.url, self.schema = spark, url, schema
-        self.warehouse = PostgresWarehouse(url, schema)
-        self.version = 0
+
+class Publisher(ABC):
+    """Publishes shops and sales, in versions; rows stand in for the marts."""
+
+    version = 0
 
     def load(
         self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool, count: int, **sums: str | None
@@ -78,12 +84,6 @@ class Shop:
         expected |= {f"sum({n})": None if v is None else Decimal(v) for n, v in sums.items()}
         state = Published(f"table-{name}", self.version)
         return Load(tables()[name], self.frame(name, rows, whole), whole, state, expected)
-
-    def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> DataFrame:
-        schema = tables()[name].spark_schema()
-        if not whole:
-            schema = T.StructType([*schema, T.StructField("_deleted", T.BooleanType())])
-        return self.spark.createDataFrame(list(rows), schema).coalesce(1)
 
     def whole(
         self, shops: Sequence[tuple[Any, ...]] = (NORTH, SOUTH), sales: Sequence[tuple[Any, ...]] = ()
@@ -95,6 +95,26 @@ class Shop:
             self.load("shops", shops, True, len(shops)),
             self.load("sales", sales, True, len(sales), amount=str(sum(amounts)) if amounts else None),
         )
+
+    @abstractmethod
+    def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> DataFrame: ...
+
+    @abstractmethod
+    def commit(self, *loads: Load) -> list[Check]: ...
+
+
+class Shop(Publisher):
+    """A schema of PostgreSQL and what is published to it."""
+
+    def __init__(self, spark: SparkSession, url: str, schema: str = "analytics") -> None:
+        self.spark, self.url, self.schema = spark, url, schema
+        self.warehouse = PostgresWarehouse(url, schema)
+
+    def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> DataFrame:
+        schema = tables()[name].spark_schema()
+        if not whole:
+            schema = T.StructType([*schema, T.StructField("_deleted", T.BooleanType())])
+        return self.spark.createDataFrame(list(rows), schema).coalesce(1)
 
     def commit(self, *loads: Load) -> list[Check]:
         with self.warehouse.publishing() as publication:

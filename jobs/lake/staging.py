@@ -45,6 +45,7 @@ from jobs.lake.tables import LakeTable
 from jobs.quality.feeds import FileCounts, judge_feed, judge_freshness
 from jobs.quality.rules import Action
 from jobs.settings import Settings
+from jobs.spark import kept_on_disk
 from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
     content_differs,
@@ -359,9 +360,8 @@ def _write_accepted(
     target = staging_table(run.spark, run.settings, feed).ensure()
     ids = [file.file_id for file in files]
     valid = records.where("_reasons = ''").drop("_reasons", "_record")
-    repeated = repeated_keys(valid).persist(StorageLevel.DISK_ONLY)
-    matched: DataFrame | None = None
-    try:
+    repeated = repeated_keys(valid)
+    with kept_on_disk(repeated):
         kept = valid
         if not repeated.isEmpty():
             require_same_natural_key(feed, valid, repeated)
@@ -374,19 +374,16 @@ def _write_accepted(
             target.append(kept)
             return _per_file(target.read())
 
-        matched = _matched(feed, kept, there.where(~ours)).persist(StorageLevel.DISK_ONLY)
-        if has_ours or not matched.where("_better").isEmpty():
-            _merge(feed, target, kept, ids, has_ours)
-            none = dict.fromkeys((entry.file_id for entry in known), 0)
-            return none | _per_file(target.read())
-        new = kept.join(matched.select(*KEY), list(KEY), "left_anti")
-        if not new.isEmpty():
-            target.append(new)
-        return _per_file(target.read().where(ours))
-    finally:
-        repeated.unpersist()
-        if matched is not None:
-            matched.unpersist()
+        matched = _matched(feed, kept, there.where(~ours))
+        with kept_on_disk(matched):
+            if has_ours or not matched.where("_better").isEmpty():
+                _merge(feed, target, kept, ids, has_ours)
+                none = dict.fromkeys((entry.file_id for entry in known), 0)
+                return none | _per_file(target.read())
+            new = kept.join(matched.select(*KEY), list(KEY), "left_anti")
+            if not new.isEmpty():
+                target.append(new)
+            return _per_file(target.read().where(ours))
 
 
 def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:

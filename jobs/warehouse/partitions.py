@@ -141,13 +141,13 @@ class Months:
         yield create
         yield self._sql(
             "INSERT INTO {0} ({1}) SELECT {1} FROM {2} WHERE NOT _deleted AND {3}",
-            *(_new(name), _identifiers(self.table.column_names), self._changes, within),
+            *(_new(name), identifiers(self.table.column_names), self._changes, within),
         )
         if name in self._attached():
             yield self._sql(
                 "INSERT INTO {0} ({1}) SELECT {1} FROM {2} AS t "
                 "WHERE NOT EXISTS (SELECT FROM {3} AS s WHERE s.{4} = t.{4})",
-                *(_new(name), _identifiers(columns), name, self._changes, self._key),
+                *(_new(name), identifiers(columns), name, self._changes, self._key),
             )
         yield self._sql("DELETE FROM {} WHERE {}", self._changes, within)
         # The check says what the partition's bounds will say, so that attaching it reads no row.
@@ -159,6 +159,8 @@ class Months:
 
     def built(self) -> list[date]:
         """The months that were made and are not yet in their place."""
+        if not may_be_partitioned(self.table):
+            return []
         self.cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (self.schema,))
         form = re.compile(re.escape(_new(self.table.name)) + r"_(\d{4})_(\d{2})")
         found = (form.fullmatch(name) for (name,) in self.cursor.fetchall())
@@ -177,6 +179,8 @@ class Months:
 
     def _attached(self) -> set[str]:
         """The names of the published table's partitions."""
+        if not may_be_partitioned(self.table):
+            return set()
         self.cursor.execute(
             "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
             "WHERE inhparent = to_regclass(%s)",
@@ -247,5 +251,6 @@ def _bounds(month: date) -> sql.Composable:
     return sql.SQL("FOR VALUES FROM ({}) TO ({})").format(*bounds)
 
 
-def _identifiers(names: Iterable[str]) -> sql.Composable:
+def identifiers(names: Iterable[str]) -> sql.Composable:
+    """Names as a list of identifiers."""
     return sql.SQL(", ").join(map(sql.Identifier, names))

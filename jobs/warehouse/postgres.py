@@ -43,6 +43,7 @@ from jobs.warehouse.partitions import (
     CHANGES_TABLE,
     NEW_TABLE,
     Months,
+    identifiers,
     months_of_whole,
     rows_by_month,
 )
@@ -475,7 +476,7 @@ class PostgresPublication:
             cursor.execute(grant)
 
     def _upsert(self, table: Table) -> sql.Composable:
-        columns = _identifiers(table.column_names)
+        columns = identifiers(table.column_names)
         others = [name for name in table.column_names if name not in table.primary_key]
         update = sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others
@@ -487,7 +488,7 @@ class PostgresPublication:
             columns,
             columns,
             self._name(CHANGES_TABLE.format(table.name)),
-            _identifiers(table.primary_key),
+            identifiers(table.primary_key),
             update,
         )
 
@@ -547,9 +548,9 @@ class PostgresPublication:
         return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({})").format(
             self._name(table.name),
             sql.Identifier(_foreign_key_name(table, key)),
-            _identifiers(key.columns),
+            identifiers(key.columns),
             self._name(key.table),
-            _identifiers(key.referenced),
+            identifiers(key.referenced),
         )
 
     def _create_views(self, cursor: Any, views: Sequence[View]) -> None:
@@ -606,15 +607,11 @@ def _definition(column: Column) -> sql.Composable:
 def _constraints(table: Table) -> list[tuple[str, sql.Composable]]:
     keys = [(f"{table.name}_pkey", "PRIMARY KEY ({})", table.primary_key)]
     keys += [(f"{table.name}_{'_'.join(columns)}_key", "UNIQUE ({})", columns) for columns in table.unique]
-    return [(name, sql.SQL(form).format(_identifiers(columns))) for name, form, columns in keys]
+    return [(name, sql.SQL(form).format(identifiers(columns))) for name, form, columns in keys]
 
 
 def _foreign_key_name(table: Table, key: Any) -> str:
     return f"{table.name}_{'_'.join(key.columns)}_fkey"
-
-
-def _identifiers(names: Iterable[str]) -> sql.Composable:
-    return sql.SQL(", ").join(sql.Identifier(name) for name in names)
 
 
 def _only_value(cursor: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from benchmarks.measure import run
-from tests.harm import harm, invoices, logs
+from tests.harm import fault_seed, harm, of_each_kind
 from tests.staging import RawZone, balanced
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
@@ -22,14 +21,11 @@ SIZES = (100_000, 1_000_000)
 TIME_LIMIT = 1800.0
 
 
-@pytest.mark.parametrize(
-    ("feed", "name", "make"), [("logs", "a.jsonl", logs), ("purchases", "a.csv", invoices)]
-)
+@of_each_kind
 def test_a_million_records(
     spark: SparkSession, tmp_path: Path, feed: str, name: str, make: Callable[[int], str]
 ) -> None:
-    seed = int(os.environ.get("FAULTS_SEED") or time.time())
-    print(f"FAULTS_SEED={seed}")
+    seed = fault_seed()
     peaks = []
     for size in SIZES:
         lake = tmp_path / str(size)

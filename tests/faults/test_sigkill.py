@@ -22,6 +22,7 @@ from pyspark.sql import SparkSession
 
 from jobs.cli import main
 from jobs.lake.objects import LocalStore, sha256_of
+from tests.harm import fault_seed
 from tests.lake_contents import differences, lake_contents, warehouse_contents
 from tests.lakes import deliver
 
@@ -141,8 +142,7 @@ def test_killed_at_random_moments(
     monkeypatch: pytest.MonkeyPatch,
     feeds: str,
 ) -> None:
-    seed = int(os.environ.get("FAULTS_SEED") or time.time())
-    print(f"\nFAULTS_SEED={seed}", flush=True)
+    seed = fault_seed()
     chance = random.Random(f"{seed} {feeds}")
     kills = [lambda run: run.killed_after(chance.uniform(4, 25), feeds)] * 4
     compare(tmp_path, make_database, monkeypatch, feeds, kills, deliveries=2)

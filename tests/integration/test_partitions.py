@@ -27,12 +27,10 @@ from tests.shops import (
     EAST,
     NORTH,
     SALES,
-    SHOP_VIEW,
-    SHOPS,
     SOUTH,
-    TOTAL_VIEW,
     Shop,
     assert_same_after_every_kill,
+    declare_shops,
     sale,
 )
 from tests.warehouses import arrow_rows, copy_without_spark, months_without_spark, time_key
@@ -57,13 +55,10 @@ def days(month: datetime, first: int, last: int, **more: Any) -> list[Row]:
 
 @pytest.fixture(autouse=True)
 def small_limits(declare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    declare("shops", lambda _: SHOPS)
     partitioned = SALES.replace("sold_at TIMESTAMPTZ", "sold_at TIMESTAMPTZ NOT NULL").replace(
         "per sale';", "per sale'\nPARTITION BY DATE_TRUNC('MONTH', sold_at);"
     )
-    declare("sales", lambda _: partitioned)
-    declare("shop_view", lambda _: SHOP_VIEW, folder="views")
-    declare("total_view", lambda _: TOTAL_VIEW, folder="views")
+    declare_shops(declare, partitioned)
     monkeypatch.setattr(partitions_module, "PARTITIONED_FROM_ROWS", 10)
     monkeypatch.setattr(partitions_module, "REBUILT_FROM_ROWS", 3)
     monkeypatch.setattr(partitions_module, "rows_by_month", months_without_spark)

@@ -26,14 +26,11 @@ from jobs.warehouse.declarations import tables
 from tests.shops import (
     EAST,
     NORTH,
-    SALES,
-    SHOP_VIEW,
-    SHOPS,
     SOUTH,
-    TOTAL_VIEW,
     FusedModule,
     Shop,
     assert_same_after_every_kill,
+    declare_shops,
     sale,
     sale_id,
 )
@@ -44,10 +41,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.integration]
 
 @pytest.fixture(autouse=True)
 def shop_declarations(declare: Callable[..., None]) -> Callable[..., None]:
-    declare("shops", lambda _: SHOPS)
-    declare("sales", lambda _: SALES)
-    declare("shop_view", lambda _: SHOP_VIEW, folder="views")
-    declare("total_view", lambda _: TOTAL_VIEW, folder="views")
+    declare_shops(declare)
     return declare
 
 

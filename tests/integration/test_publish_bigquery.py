@@ -21,17 +21,11 @@ from jobs.warehouse.bigquery import BigQueryWarehouse
 from jobs.warehouse.bigquery_load import Scratch
 from jobs.warehouse.declarations import tables, views
 from tests.bigquery_emulator import BigQueryEmulator
+from tests.shops import EAST, NORTH, SHOPS, SOUTH, Publisher, sale_id
 from tests.warehouses import arrow_rows, load_without_spark
 
 pytestmark = pytest.mark.integration
 
-SHOPS = """CREATE TABLE shops (
-  shop_key BIGINT NOT NULL COMMENT 'Key of the shop',
-  name VARCHAR(100) NOT NULL COMMENT 'The shop''s name',
-  PRIMARY KEY (shop_key),
-  UNIQUE (name)
-) COMMENT = 'Shops. Grain: one row per shop';
-"""
 SALES = """CREATE TABLE sales (
   sale_id UUID NOT NULL COMMENT 'Key of the sale',
   shop_key BIGINT NOT NULL COMMENT 'Where',
@@ -53,7 +47,6 @@ FROM sales
 INNER JOIN shops ON shops.shop_key = sales.shop_key
 GROUP BY shops.name
 """
-NORTH, SOUTH, EAST = (1, "North"), (2, "South"), (3, "East")
 MAY, JUNE = datetime(2024, 5, 31, 23, 59, 59, 999999, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC)
 
 
@@ -64,12 +57,8 @@ def sale(
     return (sale_id(number), shop, value, note, at, False, 0.5, [{"term": "part", "weight": 0.25}])
 
 
-def sale_id(number: int) -> str:
-    return f"00000000-0000-8000-8000-{number:012d}"
-
-
-class Shop:
-    """A dataset and what is published to it; rows stand in for the marts."""
+class Shop(Publisher):
+    """A dataset of BigQuery and what is published to it."""
 
     def __init__(self, emulator: BigQueryEmulator, url: str | None = None) -> None:
         self.emulator = emulator
@@ -77,26 +66,9 @@ class Shop:
         self.warehouse = BigQueryWarehouse(self.url, emulator.connection)
         self.client = emulator.connection.client()
         self.views = [views()["shop_view"]]
-        self.version = 0
 
-    def load(
-        self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool, count: int, **sums: str | None
-    ) -> Load:
-        expected: dict[str, Decimal | int | None] = {"row_count": count}
-        expected |= {f"sum({n})": None if v is None else Decimal(v) for n, v in sums.items()}
-        state = Published(f"table-{name}", self.version)
-        return Load(tables()[name], arrow_rows(name, rows, whole), whole, state, expected)
-
-    def whole(
-        self, shops: Sequence[tuple[Any, ...]] = (NORTH, SOUTH), sales: Sequence[tuple[Any, ...]] = ()
-    ) -> list[Check]:
-        """Publish these rows as the whole of both tables."""
-        self.version += 1
-        amounts = [row[2] for row in sales if row[2] is not None]
-        return self.commit(
-            self.load("shops", shops, True, len(shops)),
-            self.load("sales", sales, True, len(sales), amount=str(sum(amounts)) if amounts else None),
-        )
+    def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> Any:
+        return arrow_rows(name, rows, whole)
 
     def commit(self, *loads: Load) -> list[Check]:
         with self.warehouse.publishing() as publication:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import random
-import time
 from collections.abc import Callable
 
 import pytest
 from pyspark.sql import SparkSession
 
-from tests.harm import harm, invoices, logs
+from tests.harm import fault_seed, harm, of_each_kind
 from tests.staging import RawZone, balanced
 
 pytestmark = pytest.mark.spark
 COUNT = 400
 
 
-@pytest.mark.parametrize(
-    ("feed", "name", "make"), [("logs", "a.jsonl", logs), ("purchases", "a.csv", invoices)]
-)
+@of_each_kind
 def test_every_record_of_a_harmed_file_ends_somewhere(
     spark: SparkSession, tmp_lake: str, feed: str, name: str, make: Callable[[int], str]
 ) -> None:
-    seed = int(os.environ.get("FAULTS_SEED") or time.time())
-    print(f"FAULTS_SEED={seed}")
+    seed = fault_seed()
     zone = RawZone(spark, tmp_lake, feed)
     zone.put({name: harm(make(COUNT), random.Random(seed))})
     zone.stage()
