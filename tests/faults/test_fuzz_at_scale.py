@@ -1,4 +1,4 @@
-"""A million records, one in five harmed: every one ends somewhere, and memory is that of a tenth of them."""
+"""A million records, one in five harmed: every one ends somewhere, and memory is that of a quarter of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.staging import RawZone, balanced
 
 pytestmark = [pytest.mark.faults, pytest.mark.spark]
 
-SIZES = (100_000, 1_000_000)
+# Both are too large to be staged as a small lake, with another compiler and so another amount of memory.
+SIZES = (250_000, 1_000_000)
 TIME_LIMIT = 1800.0
 
 
@@ -44,12 +45,12 @@ def test_a_million_records(
         entry = zone.ledger()[name]
         print(
             f"{feed}: {entry.records_read:,} records = {entry.accepted:,} accepted + {entry.duplicates:,} duplicates "
-            f"+ {entry.rejected:,} rejected; {staged.seconds:.0f} s, {staged.peak_tree_bytes / 2**20:,.0f} MB"
+            f"+ {entry.rejected:,} rejected; {staged.seconds:.0f} s, {staged.peak_process_bytes / 2**20:,.0f} MB"
         )
         assert entry.error is None
         assert balanced(entry)
         assert entry.accepted == zone.staging().count() > size / 2
         assert entry.rejected > size / 100
-        peaks.append(staged.peak_tree_bytes)
+        peaks.append(staged.peak_process_bytes)
     # The heap is limited; what grows with the file would have to fit beside it.
     assert peaks[1] < 1.5 * peaks[0]
