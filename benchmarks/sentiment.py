@@ -103,9 +103,8 @@ def sklearn_score(folder: Path, size: int) -> dict[str, Any]:
 
 
 def ours_train(folder: Path, size: int) -> dict[str, Any]:
-    from pyspark import StorageLevel
-
     from jobs.models import training
+    from jobs.spark import kept_on_disk
 
     spark = _session(folder)
     texts = spark.read.parquet(str(folder / f"texts-{size}.parquet")).selectExpr(
@@ -113,9 +112,9 @@ def ours_train(folder: Path, size: int) -> dict[str, Any]:
     )
     texts.limit(10).collect()
     clock, parameters = Clock(), training.Parameters(folds=1)
-    rows = training.prepared(texts, parameters).persist(StorageLevel.DISK_ONLY)
-    counts = training.count_terms(rows, 1)
-    in_order = training.read_texts(rows, counts)
+    rows = training.prepared(texts, parameters)
+    with kept_on_disk(rows):
+        in_order, counts = training.read_texts(rows, parameters.folds)
     weighing = training.weigh(counts, [0, 1], parameters)
     training.fit(in_order, [0, 1], weighing, parameters)
     return {**clock.read(), "terms": int(weighing.keep.sum())}

@@ -78,8 +78,7 @@ def train(
     log.info("train: %s texts, version %s", f"{texts:,}", version)
     rows = training.prepared(labelled, parameters)
     with kept_on_disk(rows):
-        counts = training.count_terms(rows, parameters.folds)
-        all_texts = training.read_texts(rows, counts)
+        all_texts, counts = training.read_texts(rows, parameters.folds)
     log.info("train: %s terms in two texts and more", f"{len(counts.terms):,}")
 
     folds, held_out = list(range(parameters.folds)), parameters.folds

@@ -16,11 +16,12 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import ConfigurationError
 from jobs.lake.objects import ObjectStore
 from jobs.resources import project_root
+from jobs.spark import session_settings
 from jobs.transforms.sentiment import Calibration, SentimentModel
 
 SHIPPED = project_root() / "jobs" / "models" / "film_reviews"
@@ -93,8 +94,14 @@ def as_model(spark: SparkSession, description: Mapping[str, Any], terms: Terms) 
         intercept=description["intercept"],
         calibration=Calibration(**description["calibration"]),
         prior=description["prior"],
-        terms=spark.createDataFrame(terms.as_arrow()),
+        terms=_as_rows(spark, terms),
     )
+
+
+def _as_rows(spark: SparkSession, terms: Terms) -> DataFrame:
+    # Small tables become a part of the plan, and every rule of Spark's optimizer looks at each of their rows.
+    with session_settings(spark, {"spark.sql.execution.arrow.localRelationThreshold": "0"}):
+        return spark.createDataFrame(terms.as_arrow())
 
 
 def shipped_model(spark: SparkSession, folder: Path = SHIPPED) -> SentimentModel:

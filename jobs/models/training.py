@@ -1,7 +1,7 @@
 """Fitting and measuring a sentiment model. The formulas stand in `jobs.transforms.sentiment`.
 
-Spark reads the texts, tokenises them and counts terms; the hashes of each text's n-grams, 5 KB a text, then come to
-the driver, where the regressions are fitted. Texts are sorted by a hash of their content, so that neither their order
+Spark reads the texts and tokenises them; the tokens then come to the driver, where n-grams are counted and the
+regressions are fitted, 12 KB a text. Texts are sorted by a hash of their content, so that neither their order
 in the file nor the partitioning changes the last digit of a weight.
 """
 
@@ -23,9 +23,10 @@ from pyspark.sql import functions as F
 
 from jobs.models.evaluation import Evaluation, Floats, evaluate, platt
 from jobs.models.files import Terms
+from jobs.models.ngrams import count_ngrams, ngram_names, number_words
 from jobs.models.regression import SparseRows, fit_logistic, row_sums
 from jobs.transforms.sentiment import CONFIDENT, EVIDENCE_TOKENS, Calibration
-from jobs.transforms.text import ngram_hashes, ngrams, plain_text, term_hash, tokens
+from jobs.transforms.text import ngrams, plain_text, tokens
 
 # Compressed files are read in one piece; from there on the work is spread.
 TASKS = 16
@@ -60,7 +61,6 @@ class Counts:
     """How many texts of either class contain a term, by part: the folds, then the held-out part. terms are sorted."""
 
     terms: list[str]
-    hashes: npt.NDArray[np.int64]
     positive: npt.NDArray[np.int64]
     negative: npt.NDArray[np.int64]
     texts: npt.NDArray[np.int64]
@@ -135,37 +135,32 @@ def prepared(labelled: DataFrame, parameters: Parameters) -> DataFrame:
     )
 
 
-def count_terms(texts: DataFrame, folds: int) -> Counts:
-    """Count every term that at least MIN_TEXTS of the prepared texts contain, by class and part."""
-    sides = {"positive": F.col("label") > 0.5, "negative": F.col("label") <= 0.5}
-    columns = [
-        F.count_if(side & (F.col("part") == part)).alias(f"{name}{part}")
-        for name, side in sides.items()
-        for part in range(folds + 1)
-    ]
+def read_texts(texts: DataFrame, folds: int) -> tuple[Texts, Counts]:
+    """Bring the prepared texts to the driver, and count every term that at least MIN_TEXTS of them contain."""
     table = (
-        texts.select("label", "part", F.explode_outer(F.expr(ngrams("items"))).alias("term"))
-        .where("term IS NOT NULL")
-        .groupBy("term")
-        .agg(*columns, F.count("*").alias("texts"))
-        .where(F.col("texts") >= MIN_TEXTS)
-        .select("*", term_hash("term").alias("hash"))
+        texts.select("text_key", "label", "part", "items")
         .toArrow()
+        .sort_by([("text_key", "ascending"), ("label", "ascending")])
     )
-    names = table.column("term").to_pylist()
-    order = sorted(range(len(names)), key=names.__getitem__)
-
-    def counts(side: str) -> npt.NDArray[np.int64]:
-        parts = [table.column(f"{side}{part}").to_numpy() for part in range(folds + 1)]
-        return np.stack(parts, axis=1)[order] if names else np.zeros((0, folds + 1), np.int64)
-
-    sizes = {row.part: row["count"] for row in texts.groupBy("part").count().collect()}
-    return Counts(
-        [names[i] for i in order],
-        table.column("hash").to_numpy()[order] if names else np.zeros(0, np.int64),
-        counts("positive"),
-        counts("negative"),
-        np.array([sizes.get(part, 0) for part in range(folds + 1)]),
+    label = table.column("label").to_numpy()
+    part = table.column("part").to_numpy().astype(np.int64)
+    tokens, words = number_words(table.column("items").combine_chunks())
+    terms, start, of_text = count_ngrams(tokens, len(words), MIN_TEXTS)
+    size = np.diff(tokens.start).astype(np.float64)
+    # One count for each term, side and part.
+    sides = 2 * (folds + 1)
+    side = np.repeat(part + np.where(label > 0.5, 0, folds + 1), np.diff(start))
+    counts = np.bincount(of_text.astype(np.int64) * sides + side, minlength=len(terms) * sides).reshape(
+        -1, sides
+    )
+    return (
+        Texts(label, part, size / (size + EVIDENCE_TOKENS), start, of_text),
+        Counts(
+            ngram_names(terms, words),
+            counts[:, : folds + 1],
+            counts[:, folds + 1 :],
+            np.bincount(part, minlength=folds + 1),
+        ),
     )
 
 
@@ -205,37 +200,6 @@ def scaler(scale: Floats) -> list[Any]:
     """The stages from presence to features: idf · ratio, then unit length."""
     product = ElementwiseProduct(scalingVec=Vectors.dense(scale), inputCol="presence", outputCol="scaled")
     return [product, Normalizer(p=2.0, inputCol="scaled", outputCol="features")]
-
-
-def read_texts(texts: DataFrame, counts: Counts) -> Texts:
-    """Bring the prepared texts to the driver, as positions of the terms that they contain."""
-    table = (
-        texts.select(
-            "text_key",
-            "label",
-            "part",
-            F.size("items").alias("tokens"),
-            F.expr(ngram_hashes("items")).alias("grams"),
-        )
-        .sort("text_key", "label")
-        .toArrow()
-    )
-    grams = table.column("grams").combine_chunks()
-    length = grams.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    hashes = grams.flatten().to_numpy()
-    order = np.argsort(counts.hashes, kind="stable")
-    place = np.minimum(np.searchsorted(counts.hashes, hashes, sorter=order), max(len(order) - 1, 0))
-    found = order[place].astype(np.int32)
-    known = counts.hashes[found] == hashes
-    count = table.column("tokens").to_numpy().astype(np.float64)
-    owner = np.repeat(np.arange(len(length)), length)[known]
-    return Texts(
-        table.column("label").to_numpy(),
-        table.column("part").to_numpy().astype(np.int64),
-        count / (count + EVIDENCE_TOKENS),
-        np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(length)))]),
-        found[known],
-    )
 
 
 def features(texts: Texts, parts: Sequence[int], weighing: Weighing) -> SparseRows:

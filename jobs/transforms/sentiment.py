@@ -26,6 +26,10 @@ EVIDENCE_TOKENS = 11
 # A judgement is called confident from this probability on, for either side.
 CONFIDENT = 0.8
 TOP_TERMS = 10
+# A text with more tokens shows terms of the model's stronger half only; 1 of 400 such film reviews has fewer than ten.
+SHORT_TEXT = 100
+# Weights are added up in whole units, exactly, so that no sum depends on its order: a text has 30,000 n-grams at most.
+UNIT = 1e-11
 # In place of an n-gram's hash.
 NO_TERM = 0
 
@@ -82,37 +86,45 @@ def score(reviews: DataFrame, text: str, model: SentimentModel, key: str, partit
     counted = text_statistics(reviews.repartition(partitions, key), text)
     statistics = ["word_count", "character_count", "text_kind"]
     # explode_outer: with explode, Spark infers a filter that repeats the whole expression, tokens and all, many times.
+    # Of a column, not of the expression: functions over arrays are interpreted, and so would be all that is done in the
+    # same step, for every n-gram.
+    hashes = F.concat(F.expr(ngram_hashes("tokens")), F.array(F.lit(NO_TERM).cast("bigint")))
     grams = counted.select(
-        *keep,
-        *statistics,
-        F.size("tokens").alias("_tokens"),
-        F.explode_outer(
-            F.concat(F.expr(ngram_hashes("tokens")), F.array(F.lit(NO_TERM).cast("bigint")))
-        ).alias("_hash"),
-    )
+        *keep, *statistics, F.size("tokens").alias("_tokens"), hashes.alias("_hashes")
+    ).select(*keep, *statistics, "_tokens", F.explode_outer("_hashes").alias("_hash"))
     known = model.terms.withColumn("_scale", term_scale(model)).select(
         term_hash("term").alias("_hash"),
         "term",
-        (F.col("weight") * F.col("_scale")).alias("_weight"),
-        (F.col("_scale") * F.col("_scale")).alias("_square"),
+        _units(F.col("weight") * F.col("_scale")).alias("_weight"),
+        _units(F.col("_scale") * F.col("_scale")).alias("_square"),
     )
+    (strong,) = known.agg(F.percentile_approx(F.abs("_weight"), 0.5)).collect()[0]
     # Every review finds this row, so that a review without a known term is not lost, and unknown n-grams can be dropped
     # by an inner join before they are summed up: four of five are.
     none = model.terms.sparkSession.range(1).select(
         F.lit(NO_TERM).cast("bigint").alias("_hash"),
         F.lit(None).cast("string").alias("term"),
-        F.lit(0.0).alias("_weight"),
-        F.lit(0.0).alias("_square"),
+        F.lit(0).cast("bigint").alias("_weight"),
+        F.lit(0).cast("bigint").alias("_square"),
     )
-    found = F.when(F.col("term").isNotNull(), F.struct(-F.abs("_weight"), "term", "_weight"))
+    # Spark compiles sums, but collects one object at a time. So the weak terms, four of five that a text has, are first
+    # summed up without their names. What else is known of a review goes with one row of it: keys are compared often.
+    named = F.when((F.col("_tokens") <= SHORT_TEXT) | (F.abs("_weight") >= strong), F.col("term"))
+    rest = [name for name in (*keep, *statistics, "_tokens") if name != key]
+    once = F.when(F.col("_hash") == NO_TERM, F.struct(*rest))
+    found = F.when(F.col("_term").isNotNull(), F.struct(-F.abs("_weight"), "_term", "_weight"))
     sums = (
         grams.join(F.broadcast(known.unionByName(none)), "_hash", "inner")
-        .groupBy(*keep, *statistics, "_tokens")
+        .groupBy(key, named.alias("_term"), once.alias("_rest"))
+        .agg(F.sum("_weight").alias("_weight"), F.sum("_square").alias("_square"))
+        .groupBy(key)
         .agg(
-            F.sum("_weight").alias("_sum"),
-            F.sqrt(F.sum("_square")).alias("_norm"),
+            F.any_value("_rest", ignoreNulls=True).alias("_rest"),
+            (F.sum("_weight") * UNIT).alias("_sum"),
+            F.sqrt(F.sum("_square") * UNIT).alias("_norm"),
             F.slice(F.sort_array(F.collect_list(found)), 1, TOP_TERMS).alias("_top"),
         )
+        .select(key, "_rest.*", "_sum", "_norm", "_top")
     )
     return _judged(sums, model).select(
         *keep,
@@ -123,6 +135,10 @@ def score(reviews: DataFrame, text: str, model: SentimentModel, key: str, partit
         "is_confident",
         "top_terms",
     )
+
+
+def _units(number: Column) -> Column:
+    return F.round(number / UNIT).cast("bigint")
 
 
 def _judged(sums: DataFrame, model: SentimentModel) -> DataFrame:
@@ -136,7 +152,8 @@ def _judged(sums: DataFrame, model: SentimentModel) -> DataFrame:
     added = F.transform(
         shown,
         lambda t: F.struct(
-            t["term"].alias("term"), (t["_weight"] * slope * evidence / F.col("_norm")).alias("weight")
+            t["_term"].alias("term"),
+            (t["_weight"] * UNIT * slope * evidence / F.col("_norm")).alias("weight"),
         ),
     )
     return (

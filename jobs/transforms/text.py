@@ -13,14 +13,18 @@ MAX_CHARACTERS = 20_000
 MAX_ORDER = 3
 TOKENS_FOR_LANGUAGE = 100
 
-TAG_OR_ENTITY = r"</?[a-zA-Z][^<>]{0,200}>|&(?:#\d{1,6}|[a-zA-Z]{2,8});"
-WORD = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:'[\p{L}\p{M}\p{N}]+)*"
+TAG_OR_ENTITY = r"</?[a-zA-Z][^<>]{0,200}+>|&(?:#\d{1,6}+|[a-zA-Z]{2,8}+);"
+# Java asks for classes in the order in which they stand, and for Unicode's properties slowly: plain letters first.
+# Possessive repetitions (*+) keep no places to go back to.
+IN_WORD = r"[a-z0-9\p{L}\p{M}\p{N}]"
+REST_OF_WORD = rf"{IN_WORD}*+(?:'{IN_WORD}++)*+"
 # The same, less exact at the end of a word, in one pass.
-COUNTED_WORD = r"[\p{L}\p{N}][\p{L}\p{M}\p{N}']*+"
-RATING = r"\d+(?:[./]\d+)+"
+COUNTED_WORD = r"[a-zA-Z0-9\p{L}\p{N}][a-zA-Z0-9\p{L}\p{M}\p{N}']*+"
+RATING = r"\d++(?:[./]\d++)++"
 # Ratings and decimals (8/10, 7.5), words with their apostrophes (isn't, l'amour), runs of final marks (!!, ...), and
 # every other visible sign on its own. Negations stay words; pairs and triples carry what they negate.
-TOKEN = rf"{RATING}|{WORD}|[!?.]+|[^\s\p{{Z}}\p{{C}}\p{{L}}\p{{M}}\p{{N}}]"
+SIGN = r"[^a-z\s\p{Z}\p{C}\p{L}\p{M}\p{N}]"
+TOKEN = rf"[a-z\p{{L}}]{REST_OF_WORD}|{RATING}|\p{{N}}{REST_OF_WORD}|[!?.]++|{SIGN}"
 
 # Frequent words that occur in English and hardly elsewhere, and elsewhere but hardly in English: enough to tell English
 # prose from other prose, not to name the language.
@@ -49,8 +53,12 @@ def plain_text(text: str) -> str:
     readable = f"substring(coalesce({text}, ''), 1, {MAX_CHARACTERS})"
     # Typographers' quotes are the typist's; numeric ones survive in exported pages. `translate` would go by single
     # characters, many times slower.
-    for quote, plain in [("&#39;", "'"), *((q, "'") for q in "’‘`"), *((q, '\\"') for q in "“”„")]:
-        readable = f"""replace({readable}, "{quote}", "{plain}")"""
+    typographic = readable
+    for quote, plain in [*((q, "'") for q in "’‘"), *((q, '\\"') for q in "“”„")]:
+        typographic = f"""replace({typographic}, "{quote}", "{plain}")"""
+    only_ascii = f"octet_length({text}) = length({text})"
+    readable = f"CASE WHEN {only_ascii} THEN {readable} ELSE {typographic} END"
+    readable = f"""replace(replace({readable}, "&#39;", "'"), "`", "'")"""
     return f"""btrim(regexp_replace({readable}, r"{TAG_OR_ENTITY}", ' '), ' \\t\\r\\n\u00a0')"""
 
 
@@ -70,20 +78,23 @@ def ngrams(items: str) -> str:
 def ngram_hashes(items: str) -> str:
     """SQL: tokens → array<bigint> of the distinct hashes of their 1- to 3-grams, as `term_hash` gives them.
 
-    xxHash64 passes over nulls, so a pair or triple over the text's end hashes like the shorter gram that it is. Hashing
-    tokens instead of joining them saves strings, and 64-bit keys make the join with the weights cheap.
+    Each token is hashed once (xxHash64), each n-gram from its tokens' hashes: no strings are built, and 64-bit keys
+    make the join with the weights cheap. xxHash64 passes over nulls, so a pair or triple over the text's end hashes
+    like the shorter n-gram that it is.
     """
-    return (
-        f"array_distinct(concat(transform({items}, t -> xxhash64(t)), "
-        f"transform({items}, (t, i) -> xxhash64(t, get({items}, i + 1))), "
-        f"transform({items}, (t, i) -> xxhash64(t, get({items}, i + 1), get({items}, i + 2)))))"
-    )
+    hashes = f"transform({items}, t -> xxhash64(t))"
+    pairs = "transform(h, (x, i) -> xxhash64(x, get(h, i + 1)))"
+    triples = "transform(h, (x, i) -> xxhash64(x, get(h, i + 1), get(h, i + 2)))"
+    grams = f"concat(transform(h, x -> xxhash64(x)), {pairs}, {triples})"
+    # An array of one gives its only element a name, h, so that it is computed once.
+    return f"array_distinct(transform(array({hashes}), h -> {grams})[0])"
 
 
 def term_hash(term: str) -> Column:
     """A 1- to 3-gram as `ngrams` writes it → bigint."""
     parts = F.split(F.col(term), " ")
-    return F.xxhash64(*(F.get(parts, F.lit(i)) for i in range(MAX_ORDER)))
+    tokens = (F.get(parts, F.lit(i)) for i in range(MAX_ORDER))
+    return F.xxhash64(*(F.when(token.isNotNull(), F.xxhash64(token)) for token in tokens))
 
 
 def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
@@ -102,8 +113,9 @@ def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
     letters = F.length(F.regexp_replace(plain, r"\P{L}+", ""))
     latin = F.length(F.regexp_replace(plain, r"\P{IsLatin}+", ""))
     # Letters are counted only in the few texts that hold one of another script.
+    only_ascii = F.octet_length(plain) == F.length(plain)
     other_script = F.when(
-        plain.rlike(r"[\p{L}&&[^\p{IsLatin}]]"), (letters - latin) * 4 >= letters
+        ~only_ascii & plain.rlike(r"[\p{L}&&[^\p{IsLatin}]]"), (letters - latin) * 4 >= letters
     ).otherwise(False)
     other_words = (other > english) | ((F.col("word_count") >= 8) & (english == 0))
     return (
