@@ -38,25 +38,29 @@ LOCATIONS = ["München", "São Paulo", "東京", *(f"City {number}" for number i
 OFFSETS = [*[("", 0)] * 8, ("Z", 0), ("+02:00", 7_200)]
 
 
-def generate_log_lines(path: Path, rows: int, seed: int = 7) -> dict[str, int]:
+def generate_log_lines(
+    path: Path, rows: int, seed: int = 7, first_day: date = FIRST_DAY, days: int = DAYS
+) -> dict[str, int]:
     """Write the file and return its counts: lines, events, duplicates, rejected."""
     counts = {"lines": rows, "events": 0, "duplicates": 0, "rejected": 0}
     with path.open("w", encoding="utf-8", newline="", buffering=1 << 20) as file:
-        for block in _blocks(rows, random.Random(seed), counts):
+        for block in _blocks(rows, random.Random(seed), counts, first_day, days):
             file.writelines(block)
     return counts
 
 
-def _blocks(rows: int, rng: random.Random, counts: dict[str, int]) -> Iterator[list[str]]:
+def _blocks(
+    rows: int, rng: random.Random, counts: dict[str, int], first_day: date, number_of_days: int
+) -> Iterator[list[str]]:
     # A tight loop with one random number per line, cut into the parts that it needs:
     # 10 million calls of random.choice per column would take minutes.
     users = [f"user_{number}" for number in range(1, max(100, rows // 100) + 1)]
-    days = [(FIRST_DAY + timedelta(days=number)).isoformat() for number in range(DAYS + 1)]
+    days = [(first_day + timedelta(days=number)).isoformat() for number in range(number_of_days + 1)]
     seconds = [f"T{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}" for s in range(86_400)]
     metadata = _metadata_texts()
-    step = DAYS * 86_400_000_000 // max(rows, 1)  # microseconds of its own for each line
+    step = number_of_days * 86_400_000_000 // max(rows, 1)  # microseconds of its own for each line
     if step < 1:
-        raise ValueError(f"{rows:,} lines do not fit into {DAYS} days with a microsecond each")
+        raise ValueError(f"{rows:,} lines do not fit into {number_of_days} days with a microsecond each")
     user_count, metadata_count = len(users), len(metadata)
 
     recent: list[str] = []

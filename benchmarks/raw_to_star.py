@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import psycopg2
 
 from benchmarks import measure, report, star_schema
+from benchmarks.deliveries import size
 from benchmarks.generate_logs import generate_log_lines
 
 ROOT = Path(__file__).parents[1]
@@ -189,17 +190,6 @@ def _administer(server: str, *statements: str) -> None:
     connection.close()
 
 
-def _size(text: str) -> int:
-    factor = {"k": 1_000, "m": 1_000_000}.get(text[-1:].lower(), 1)
-    try:
-        rows = int(text[:-1] if factor > 1 else text) * factor
-    except ValueError:
-        rows = 0
-    if rows <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no size; write 200000, 200k or 10m")
-    return rows
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     names = "\n".join(f"  {name:<18} {contender.what}" for name, contender in CONTENDERS.items())
     parser = argparse.ArgumentParser(
@@ -209,7 +199,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--sizes", nargs="+", type=_size, default=[200_000, 2_000_000], help="lines (default: 200k 2m)"
+        "--sizes", nargs="+", type=size, default=[200_000, 2_000_000], help="lines (default: 200k 2m)"
     )
     parser.add_argument(
         "--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME"

@@ -8,7 +8,6 @@ with what the generator knows. Of the changed users one in ten has an older date
 """
 
 import argparse
-import os
 import random
 import shutil
 import sys
@@ -21,15 +20,13 @@ from pathlib import Path
 import psycopg2
 
 from benchmarks import measure
+from benchmarks.deliveries import Delivery, head, row, run_deliveries, size
 from benchmarks.report import DOCUMENT, describe_machine, write_section
 from jobs.warehouse.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
 CHANGED, NEW = 0.1, 0.01
 HEADER = "id,first_name,last_name,email,gender,ip_address,created_at,updated_at,password,status\n"
-HEAD = (
-    "| users | run | lines | seconds | lines/s | memory, all processes, MiB | memory, largest process, MiB |"
-)
 ABOUT = """`user-analytics run --feeds users` into an empty lake and an empty database: a first export, one with 10 % of
 the users changed and 1 % new ones, and nothing new. Start-up, history, publishing, rules and report are in it. The
 driver's heap is the default of 2 GiB."""
@@ -85,35 +82,18 @@ def _line(rng: random.Random, number: int, since: datetime, status: int) -> str:
     )
 
 
-def run_size(users: int, work: Path, server: str) -> list[tuple[str, int, measure.Measurement]]:
-    """(what, lines, measurement) of every run; exits when a run fails or its result is not the expected one."""
+def run_size(users: int, work: Path, server: str) -> list[tuple[Delivery, measure.Measurement]]:
+    """Every run with what it measured; exits when a run fails or its result is not the expected one."""
     folder = work / f"users-{users}"
     shutil.rmtree(folder, ignore_errors=True)
     first, changes, expected = write_exports(folder, users)
+    deliveries = (
+        Delivery("first export", first, users),
+        Delivery("changes", changes, round(users * (CHANGED + NEW))),
+        Delivery("nothing new", None, 0),
+    )
     schema = f"users_{users}"
-    environment = {
-        **os.environ,
-        "LAKE_URI": str(folder / "lake"),
-        "WAREHOUSE_URL": server,
-        "WAREHOUSE_SCHEMA": schema,
-        "LOG_FOLDER": str(folder / "logs"),
-    }
-    raw = folder / "lake" / "raw" / "users"
-    raw.mkdir(parents=True)
-    measured = []
-    for what, file, lines in (
-        ("first export", first, users),
-        ("changes", changes, round(users * (CHANGED + NEW))),
-        ("nothing new", None, 0),
-    ):
-        if file:
-            file.rename(raw / file.name)
-        command = [sys.executable, "-m", "jobs", "run", "--feeds", "users"]
-        log = folder / f"{what.replace(' ', '-')}.log"
-        found = measure.run(command, environment, log, time_limit=7200)
-        if found.exit_code != 0:
-            sys.exit(f"{what} of {users:,} users: exit code {found.exit_code}, see {log}")
-        measured.append((what, lines, found))
+    measured = run_deliveries("users", deliveries, folder, server, schema)
     with psycopg2.connect(server) as connection, connection.cursor() as cursor:
         cursor.execute(
             f"SELECT (SELECT count(*) FROM {schema}.users), (SELECT count(*) FROM {schema}.users_history), "
@@ -127,26 +107,17 @@ def run_size(users: int, work: Path, server: str) -> list[tuple[str, int, measur
     return measured
 
 
-def size(text: str) -> int:
-    """`500k` and `5m`, for argparse."""
-    factor = {"k": 1_000, "m": 1_000_000}.get(text[-1:].lower(), 1)
-    return int(float(text[:-1] if factor > 1 else text) * factor)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="users", description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", type=size, nargs="+", default=[500_000, 5_000_000])
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks")
     arguments = parser.parse_args(argv)
-    lines = [HEAD, "|--:|---|--:|--:|--:|--:|--:|"]
+    lines = head("users")
     print("\n".join(lines), flush=True)
     with EmbeddedPostgres(arguments.work / "users-warehouse") as server:
         for users in arguments.sizes:
-            for what, read, found in run_size(users, arguments.work.resolve(), server):
-                lines.append(
-                    f"| {users:,} | {what} | {read:,} | {found.seconds:.0f} | {read / found.seconds:,.0f} "
-                    f"| {found.peak_tree_bytes / 2**20:,.0f} | {found.peak_process_bytes / 2**20:,.0f} |"
-                )
+            for delivery, found in run_size(users, arguments.work.resolve(), server):
+                lines.append(row(users, delivery, found))
                 print(lines[-1], flush=True)
         about = describe_machine(server)
     table = "\n".join(lines)
