@@ -60,6 +60,12 @@ class Step:
     outputs: dict[tuple[bool, str], Dataset] = field(default_factory=dict)
     error: BaseException | None = None
 
+    def note_read(self, *datasets: Dataset) -> None:
+        self.inputs.update({(d.in_warehouse, d.name): d for d in datasets})
+
+    def note_written(self, *datasets: Dataset) -> None:
+        self.outputs.update({(d.in_warehouse, d.name): d for d in datasets})
+
 
 class StepListener(Protocol):
     """Is told of steps as they begin and end. It must not raise."""
@@ -141,12 +147,12 @@ class RunContext:
     def note_read(self, *datasets: Dataset) -> None:
         """Say what the present step read. In a thread without a step nothing is kept."""
         if self._step:
-            self._step.inputs.update({(d.in_warehouse, d.name): d for d in datasets})
+            self._step.note_read(*datasets)
 
     def note_written(self, *datasets: Dataset) -> None:
         """Say what the present step wrote. In a thread without a step nothing is kept."""
         if self._step:
-            self._step.outputs.update({(d.in_warehouse, d.name): d for d in datasets})
+            self._step.note_written(*datasets)
 
     def note_table_read(self, table: LakeTable, version: int | None = None, rows: int | None = None) -> None:
         """Say that the present step read a table of the lake, by default at its present version."""

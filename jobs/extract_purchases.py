@@ -27,9 +27,11 @@ from psycopg2 import sql
 
 from jobs.console import UploadProgress, log
 from jobs.context import job_main, parser
+from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError
 from jobs.feeds.purchases import PURCHASES
 from jobs.lake.objects import ObjectStore, object_store, sha256_of
+from jobs.runs import noted
 from jobs.settings import Settings, without_password
 
 DEFAULT_TABLE = "retail.user_purchase"
@@ -140,10 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         url = os.environ.get("SOURCE_URL", "").strip()
         if not url.startswith(("postgresql://", "postgres://")):
             raise ConfigurationError("SOURCE_URL is not set to postgresql://user:password@host:port/database")
-        store = object_store(Settings.from_env())
+        settings = Settings.from_env()
+        store = object_store(settings)
         store.check()
         day = options.date or datetime.now(UTC).date()
-        rows = extract_purchases(store, url, options.table, day, options.parts)
+        with noted(store, settings, "extract-purchases") as step:
+            rows = extract_purchases(store, url, options.table, day, options.parts)
+            step.note_written(Dataset(f"raw/{PURCHASES.name}", rows=rows, files=options.parts))
+            step.detail.append(f"{rows} rows of {options.table}")
         print(f"{rows} rows extracted to raw/{PURCHASES.name}/extract/{day.isoformat()}")
 
     return job_main(body)

@@ -2,7 +2,7 @@
 
 Grain:    one object per file, `raw/<feed>/[<folder>/]<name>`.
 Inputs:   files, or folders with files in them.
-Outputs:  the same bytes in the lake, multipart where they are large, checked by SHA-256.
+Outputs:  the same bytes in the lake, multipart where they are large, checked by SHA-256. A note for the run tables.
 Re-run:   a file that is there with the same content is left alone; with other content it is refused unless --replace.
 Example:  python -m jobs upload logs events-2026-11-20.jsonl.gz
 """
@@ -16,9 +16,11 @@ from pathlib import Path
 
 from jobs.console import UploadProgress, log
 from jobs.context import job_main, parser
+from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.lake.objects import ObjectStore, is_hidden, object_store, sha256_of
+from jobs.runs import noted
 from jobs.settings import Settings
 
 
@@ -106,9 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigurationError(
                 f"--into {options.into}: must be a plain folder below raw/{options.feed}"
             )
-        store = object_store(Settings.from_env())
+        settings = Settings.from_env()
+        store = object_store(settings)
         store.check()
-        result = upload(store, options.feed, options.paths, options.into, options.replace)
+        with noted(store, settings, "upload") as step:
+            result = upload(store, options.feed, options.paths, options.into, options.replace)
+            step.note_written(Dataset(f"raw/{options.feed}", files=len(result.uploaded)))
+            step.detail.append(f"{len(result.uploaded)} files, {len(result.unchanged)} unchanged")
         print(f"{len(result.uploaded)} uploaded, {len(result.unchanged)} unchanged")
 
     return job_main(body)
