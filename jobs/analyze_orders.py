@@ -20,6 +20,7 @@ from jobs.lake.marts import bring_to, declared, mart_table, source_mark
 from jobs.lake.results import write_result
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.spark import local_rows
 from jobs.transforms.order_analysis import analysis_results, order_analysis
 
 MART = "order_analysis"
@@ -49,7 +50,7 @@ def analyze_orders(run: RunContext) -> bool:
         bring_to(
             run,
             mart,
-            run.spark.createDataFrame(rows, mart.schema),
+            local_rows(run.spark, rows, mart.schema),
             declared(MART).primary_key,
             source,
             version,

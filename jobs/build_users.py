@@ -30,7 +30,7 @@ from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.runs import recorded
 from jobs.settings import Settings
-from jobs.spark import kept_on_disk
+from jobs.spark import kept_on_disk, local_rows
 from jobs.transforms.keys import KEY
 from jobs.transforms.users import users, users_history
 
@@ -82,7 +82,7 @@ def _require_no_dropped_column(*marts: LakeTable) -> None:
 def _known_locations(run: RunContext) -> DataFrame:
     table = LocationCache(run.spark, run.settings).table
     if not table.exists():
-        return run.spark.createDataFrame([], table.schema)
+        return local_rows(run.spark, [], table.schema)
     run.note_table_read(table)
     return table.read()
 

@@ -23,6 +23,7 @@ from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.spark import local_rows
 from jobs.transforms.customers import enriched_customers
 
 
@@ -62,7 +63,7 @@ class Staged:
 
 
 def _rows(table: LakeTable) -> DataFrame:
-    return table.read() if table.exists() else table.spark.createDataFrame([], table.schema)
+    return table.read() if table.exists() else local_rows(table.spark, [], table.schema)
 
 
 def staged(run: RunContext) -> Staged:

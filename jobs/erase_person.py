@@ -54,6 +54,7 @@ from jobs.reset_tables import confirm
 from jobs.run_all import build_marts
 from jobs.runs import RECORDED_TABLES, lock_of, recorded
 from jobs.settings import Settings
+from jobs.spark import local_rows
 from jobs.transforms.keys import KEY
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import Warehouse
@@ -207,7 +208,7 @@ def _quarantined(run: RunContext, search: Search) -> list[tuple[str, int, str]]:
         return []
     texts = [email.partition("@")[0] for email in search.person.emails]
     texts += [value for values in search.person.ids.values() for value in values]
-    clues = run.spark.createDataFrame([(text,) for text in texts], "_value string")
+    clues = local_rows(run.spark, [(text,) for text in texts], "_value string")
     near = F.expr("contains(lower(record), lower(_value))")
     candidates = (
         table.read().join(F.broadcast(clues), near, "left_semi").select("feed", "file_id", "path", "record")
@@ -224,7 +225,7 @@ def _erase_quarantined(run: RunContext, search: Search) -> None:
     """Remove what is left of the person in quarantine: records of files that are no longer there."""
     found = _quarantined(run, search)
     if found:
-        keys = run.spark.createDataFrame(sorted(set(found)), "feed string, file_id bigint, record string")
+        keys = local_rows(run.spark, sorted(set(found)), "feed string, file_id bigint, record string")
         same = "s.feed = t.feed AND s.file_id = t.file_id AND s.record = t.record"
         with run.locks.hold("staging/_quarantine"):
             quarantine_table(run.spark, run.settings).merge(
@@ -292,7 +293,7 @@ def _mask_messages(run: RunContext, who: Person) -> None:
     ]
     if rows:
         kinds = "feed string, path string, batch bigint, error string, unknown_columns array<string>"
-        masked = run.spark.createDataFrame(rows, kinds)
+        masked = local_rows(run.spark, rows, kinds)
         with run.locks.hold("staging/_ingested_files"):
             table.merge(
                 masked,

@@ -32,6 +32,7 @@ from jobs.reports import add_json, print_json, print_lines
 from jobs.reset_marts import reset_marts
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.spark import local_rows
 
 MARTS = {name for origin in ORIGINS for name in origin.all_tables}
 
@@ -88,7 +89,7 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
         run.note_table_written(ledger.table)
         quarantine = quarantine_table(run.spark, run.settings)
         if quarantine.exists():
-            nothing = run.spark.createDataFrame([], SCHEMA)
+            nothing = local_rows(run.spark, [], SCHEMA)
             with run.locks.hold("staging/_quarantine"):
                 quarantine.replace_where(nothing, f"feed = '{feed.name}'")
             run.note_table_written(quarantine)

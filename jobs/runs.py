@@ -28,7 +28,7 @@ from jobs.lake.tables import LakeTable
 from jobs.lineage_events import LineageEvents, is_on
 from jobs.provenance import configuration, git_revision, started_by
 from jobs.settings import Settings
-from jobs.spark import some_at_once
+from jobs.spark import local_rows, some_at_once
 from jobs.warehouse.declarations import Column, tables
 
 RUN_TABLES = ("etl_runs", "etl_steps", "etl_checks", "etl_schema_changes")
@@ -92,7 +92,7 @@ def record_new_columns(run: RunContext, columns: Mapping[str, Sequence[Column]])
             if (name, column.name) not in noted
         ]
         if rows:
-            table.append(run.spark.createDataFrame(rows, table.schema).coalesce(1))
+            table.append(local_rows(run.spark, rows, table.schema).coalesce(1))
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def _record(run: RunContext, outcome: str) -> None:
             entered = {row.run_id for row in known}
             waiting = [row for row in waiting if row[0] not in entered]
         if every := [*waiting, *rows[name]]:
-            table.append(run.spark.createDataFrame(every, table.schema).coalesce(1))
+            table.append(local_rows(run.spark, every, table.schema).coalesce(1))
 
     with run.locks.hold(FOLDER):
         files = [file.path for file in run.store.list(WAITING)]

@@ -32,6 +32,7 @@ from jobs.query_view import limit
 from jobs.reports import add_json, print_json, print_lines, print_table, utc
 from jobs.settings import Settings
 from jobs.show_status import by_reason
+from jobs.spark import local_rows
 
 COLUMNS = ("feed", "path", "reasons", "record", "run_id", "rejected_at")
 FORMATS = (".csv", ".jsonl")
@@ -42,7 +43,7 @@ def rejected(run: RunContext, options: argparse.Namespace) -> DataFrame:
     """The records that the options select; none where nothing was rejected yet."""
     table = quarantine_table(run.spark, run.settings)
     if not table.exists():
-        return run.spark.createDataFrame([], SCHEMA)
+        return local_rows(run.spark, [], SCHEMA)
     return selected(table, options.feed, options.reason, options.file)
 
 

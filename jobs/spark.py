@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +12,17 @@ from typing import Any, TypeVar
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
+from pyspark.sql.conversion import LocalDataToArrowConversion
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from jobs.settings import Settings
 
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 # Planning takes one core, and small data keep no more than another one busy.
 AT_ONCE = 2
-T = TypeVar("T")
-R = TypeVar("R")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Warming up costs more than it brings while there is little to do: with the JVM's first compiler alone, a run over
 # the sample takes half the processor time, but one over 2 million lines 1.7 times as long. With that compiler alone the
@@ -102,13 +105,28 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
     return spark
 
 
-def some_at_once(do: Callable[[T], R], items: Iterable[T]) -> list[R]:
+def some_at_once(do: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Do something with each item in one session, with two at once; the results are in the order of the items.
 
     The first error, in that order, is raised when what is under way has ended; no other item is begun.
     """
     with ThreadPoolExecutor(AT_ONCE) as threads:
         return list(threads.map(do, items))
+
+
+def local_rows(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: T.StructType | str) -> DataFrame:
+    """A few rows of this process as a DataFrame, values in the order of the schema.
+
+    By way of Arrow they become a part of the plan. `createDataFrame` from tuples would start Python workers to pass
+    them on, again whenever they are read.
+    """
+    structure: Any = T.StructType.fromDDL(schema) if isinstance(schema, str) else schema
+    data = list(rows)
+    if data:
+        table = LocalDataToArrowConversion.convert(data, structure, False)
+    else:
+        table = to_arrow_schema(structure).empty_table()
+    return spark.createDataFrame(table, structure)
 
 
 @contextmanager

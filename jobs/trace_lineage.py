@@ -34,6 +34,7 @@ from jobs.lake.tables import GONE
 from jobs.origins import ORIGINS, Followed, Origin, followed, origin_of
 from jobs.reports import add_json, print_json, print_lines, print_table, shown
 from jobs.settings import Settings
+from jobs.spark import local_rows
 from jobs.transforms.duplicates import with_record_key
 from jobs.transforms.keys import KEY, hash_id, time_ordered_id
 from jobs.transforms.star_schema import DIMENSIONS
@@ -205,7 +206,7 @@ def _user(row: Row, staged: Mapping[str, DataFrame]) -> list[Found]:
 def _event(row: Row, staged: Mapping[str, DataFrame]) -> list[Found]:
     rows = staged["events"]
     names = {name: row.source_id if name == "id" else row[name] for name in EVENTS.columns}
-    wanted = rows.sparkSession.createDataFrame([tuple(names.values())], rows.select(*EVENTS.columns).schema)
+    wanted = local_rows(rows.sparkSession, [tuple(names.values())], rows.select(*EVENTS.columns).schema)
     return [("events", "", rows.join(with_record_key(EVENTS, wanted).select(*KEY), list(KEY), "left_semi"))]
 
 

@@ -52,7 +52,7 @@ from jobs.models.short_sentences import NEGATIVE, POSITIVE, UNDECIDABLE
 from jobs.models.training import Parameters, Scored
 from jobs.runs import recorded
 from jobs.settings import Settings
-from jobs.spark import kept_on_disk
+from jobs.spark import kept_on_disk, local_rows
 from jobs.transforms.sentiment import SentimentModel, score
 
 FORMAT = 1
@@ -161,9 +161,7 @@ def short_texts(spark: SparkSession, model: SentimentModel) -> dict[str, Any]:
     """How the model does on the sentences of `jobs.models.short_sentences`."""
     truths = {"positive": POSITIVE, "negative": NEGATIVE, "undecidable": UNDECIDABLE}
     sentences = [(f"{t}-{i}", s, t) for t, all_of in truths.items() for i, s in enumerate(all_of)]
-    rows = score(
-        spark.createDataFrame(sentences, "id string, text string, truth string"), "text", model, "id", 1
-    )
+    rows = score(local_rows(spark, sentences, "id string, text string, truth string"), "text", model, "id", 1)
     found = {row.id: row for row in rows.collect()}
     said = [
         {

@@ -15,7 +15,7 @@ from jobs.lake import folders
 from jobs.lake.locks import require_lock_not_lost
 from jobs.lake.tables import LakeTable
 from jobs.runs import lock_of
-from jobs.spark import session_settings
+from jobs.spark import local_rows, session_settings
 
 MARK = "erasure"
 LOG_FILE = re.compile(r"\.?(\d{20})\..*")
@@ -39,7 +39,7 @@ def persons_rows(rows: DataFrame, person: Person) -> DataFrame:
         ("email", email.partition("@")[0], address_pattern(email)) for email in person.emails
     ]
     clues += [(column, value, "") for column, values in person.ids.items() for value in values]
-    known = rows.sparkSession.createDataFrame(clues, "_clue string, _value string, _pattern string")
+    known = local_rows(rows.sparkSession, clues, "_clue string, _value string, _pattern string")
     named = F.expr("_clue = 'email' AND contains(lower(_text), _value) AND _text RLIKE _pattern")
     for column in ID_COLUMNS:
         if column in rows.columns:
@@ -50,7 +50,7 @@ def persons_rows(rows: DataFrame, person: Person) -> DataFrame:
 
 def begin_anew(table: LakeTable) -> None:
     """Make a version that says nothing of any row, so that the ones before can go."""
-    nothing = table.spark.createDataFrame([], table.read().schema)
+    nothing = local_rows(table.spark, [], table.read().schema)
     table.append(nothing, MARK, table.version() + 1)
 
 

@@ -13,6 +13,7 @@ from pyspark.sql import types as T
 from jobs.geolocation.base import Location
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
+from jobs.spark import local_rows
 
 LOCATION = T.StructType(
     [
@@ -71,7 +72,7 @@ class LocationCache:
             for address, location, provider in found
         ]
         if rows:
-            new = self.table.spark.createDataFrame(rows, SCHEMA).coalesce(1)
+            new = local_rows(self.table.spark, rows, SCHEMA).coalesce(1)
             self.table.merge(
                 new,
                 "s.ip_address = t.ip_address",

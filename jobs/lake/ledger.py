@@ -13,6 +13,7 @@ from pyspark.sql import types as T
 from jobs.lake.objects import RawFile
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
+from jobs.spark import local_rows
 
 STAGED, REFUSED, FORGOTTEN = "staged", "refused", "forgotten"
 # The version of a file that is about to be written anew without being another delivery.
@@ -100,7 +101,7 @@ class Ledger:
         """Append entries in one commit."""
         rows = [tuple(asdict(entry).values()) for entry in entries]
         if rows:
-            self.table.ensure().append(self.spark.createDataFrame(rows, SCHEMA).coalesce(1))
+            self.table.ensure().append(local_rows(self.spark, rows, SCHEMA).coalesce(1))
 
 
 def _entry(row: Row) -> LedgerEntry:

@@ -11,6 +11,7 @@ from pyspark.sql import types as T
 
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
+from jobs.spark import local_rows
 
 SCHEMA = T.StructType(
     [
@@ -46,7 +47,7 @@ def write_quarantine(
     condition = f"feed = '{feed}' AND file_id IN ({', '.join(map(str, file_ids))})"
     if rejected is None:
         if table.exists() and not table.read().where(condition).isEmpty():
-            table.replace_where(table.spark.createDataFrame([], SCHEMA), condition)
+            table.replace_where(local_rows(table.spark, [], SCHEMA), condition)
         return
     table.ensure().replace_where(rejected.where(F.col("feed") == feed), condition)
 

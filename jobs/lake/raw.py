@@ -27,6 +27,7 @@ from jobs.errors import FileRefused
 from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
 from jobs.lake.objects import ObjectStore, RawFile
+from jobs.spark import local_rows
 from jobs.transforms.json_records import first_of_pair, json_records, pair_of
 
 PEEK_BYTES = 64 * 1024
@@ -212,7 +213,7 @@ def _with_file(
         # Hadoop writes a local address with one slash or with three.
         for spelling in {address, address.replace("file:///", "file:/")}:
             rows.append((spelling, file.file_id, file.file.modified_at))
-    known = spark.createDataFrame(rows, "_address string, _file_id bigint, _delivered_at timestamp")
+    known = local_rows(spark, rows, "_address string, _file_id bigint, _delivered_at timestamp")
     placed = frame.join(F.broadcast(known), "_address", "left")
     # Were an address ever spelt in a way that is not foreseen, the job must stop rather than lose the records.
     lost = F.raise_error(F.concat(F.lit("a record of no file: "), "_address"))

@@ -45,7 +45,7 @@ from jobs.lake.tables import LakeTable
 from jobs.quality.feeds import FileCounts, judge_feed, judge_freshness
 from jobs.quality.rules import Action
 from jobs.settings import Settings
-from jobs.spark import kept_on_disk
+from jobs.spark import kept_on_disk, local_rows
 from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
     content_differs,
@@ -324,8 +324,8 @@ def _write_quarantine(
 ) -> None:
     rejected = None
     if any(count.rejected for count in counts.values()):
-        paths = run.spark.createDataFrame(
-            [(f.file_id, f.file.path) for f in files], "_file_id bigint, path string"
+        paths = local_rows(
+            run.spark, [(f.file_id, f.file.path) for f in files], "_file_id bigint, path string"
         )
         rejected = (
             records.where("_reasons <> ''")
