@@ -59,6 +59,11 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
             # One small machine: no page to serve, and few, larger partitions.
             builder = (
                 builder.config("spark.ui.enabled", "false")
+                # Of what the page would show, the driver keeps a thousand plans all the same.
+                .config("spark.ui.retainedJobs", "20")
+                .config("spark.ui.retainedStages", "20")
+                .config("spark.ui.retainedTasks", "1000")
+                .config("spark.sql.ui.retainedExecutions", "5")
                 .config("spark.sql.shuffle.partitions", "16")
                 # Of a few cores, none should wait at the end for another's last 128 MB.
                 .config("spark.sql.files.maxPartitionBytes", "32m")
