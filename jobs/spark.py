@@ -93,6 +93,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
         # The log is read back in the same second by the next step; asynchronous updates buy nothing.
         .config("spark.databricks.delta.stalenessLimit", "0")
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        # Ten more messages between Python and the JVM for every column, to name its line of Python in errors.
+        .config("spark.python.sql.dataFrameDebugging.enabled", "false")
         # Keys of a day's batch against the keys of a large table: ship the small side rather than sort both.
         .config("spark.sql.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
         .config("spark.sql.adaptive.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))

@@ -175,9 +175,9 @@ def tmp_lake(tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all tests: a start costs 5 s. Two threads, so that an order that only one
-    thread gives does not hide."""
+    thread gives does not hide. Plans are interpreted, as for small lakes: see `compiled`."""
     from jobs.settings import Settings
-    from jobs.spark import get_session
+    from jobs.spark import SMALL_PLANS, get_session
 
     folder = tmp_path_factory.mktemp("spark")
     settings = Settings.from_env(
@@ -190,12 +190,33 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "LOG_FOLDER": str(folder / "logs"),
         }
     )
-    session = get_session("user-analytics-tests", settings, small=True)
-    # As for large lakes: what Spark compiles is what has to be right there.
-    session.conf.set("spark.sql.codegen.wholeStage", "true")
-    session.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
+    # Not small: over many minutes, the JVM's second compiler earns more than it costs.
+    session = get_session("user-analytics-tests", settings)
+    for name, value in SMALL_PLANS.items():
+        session.conf.set(name, value)
     yield session
     session.stop()
+
+
+@pytest.fixture
+def compiled(spark: SparkSession) -> Iterator[None]:
+    """Plans are compiled, as for large lakes: for tests of what expressions give."""
+    from jobs.spark import session_settings
+
+    settings = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
+    with session_settings(spark, settings):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_tables() -> Iterator[None]:
+    """No module's tables stay in Delta's and Spark's memory, which the session keeps for all."""
+    yield
+    from pyspark.sql import SparkSession
+
+    if session := SparkSession.getActiveSession():
+        session.catalog.clearCache()
+        session.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
 @pytest.fixture

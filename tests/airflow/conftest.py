@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from jobs.spark import SMALL_PLANS
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv-airflow" / "bin"
 
@@ -56,11 +58,12 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
             **inherited,
             # Spark's programs first: Airflow's environment has a spark-submit of its own, without jars.
             "PATH": f"{Path(sys.executable).parent}:{PROGRAMS}:{os.environ['PATH']}",
-            # Fewer partitions than usual: a task of no rows costs as much as one with some.
+            # As for small lakes: few partitions and interpreted plans.
             "SPARK_DRIVER_MEMORY": "800m",
             "SPARK_SUBMIT_OPTS": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "
             "-XX:ReservedCodeCacheSize=256m -Duser.timezone=UTC "
-            "-Dspark.sql.shuffle.partitions=2 -Dspark.ui.enabled=false",
+            "-Dspark.ui.enabled=false "
+            + " ".join(f"-D{name}={value}" for name, value in SMALL_PLANS.items()),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),

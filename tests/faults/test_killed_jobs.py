@@ -7,7 +7,7 @@ can write nothing more, not even give a lock back. `make test` looks at every n-
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,11 +114,8 @@ class Base:
 
 
 @pytest.fixture(scope="module")
-def base(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
-    # Some thousand plans over a few rows each: compiling them would take longer than interpreting them.
-    spark.conf.set("spark.sql.codegen.wholeStage", "false")
-    yield Base(spark, tmp_path_factory.mktemp("faults"))
-    spark.conf.set("spark.sql.codegen.wholeStage", "true")
+def base(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return Base(spark, tmp_path_factory.mktemp("faults"))
 
 
 def every_write(

@@ -20,7 +20,7 @@ from jobs.feeds.mapping import load_mapping
 from tests.records import PURCHASE_HEADER, csv_text, event, json_lines, purchase, purchases, reviews, zipped
 from tests.staging import RawZone, balanced
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("compiled")]
 BOM = b"\xef\xbb\xbf"
 HEADER = ",".join(PURCHASE_HEADER)
 LONG = "5 MB " * 1024 * 1024

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from tests.harm import fault_seed, harm, of_each_kind
 from tests.staging import RawZone, balanced
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("compiled")]
 COUNT = 400
 
 

@@ -19,7 +19,7 @@ from jobs.feeds.logs import LOGS
 from jobs.transforms.duplicates import repeated_keys, require_same_natural_key, survivors, with_record_key
 from jobs.transforms.keys import KEY, record_key, require_distinct, surrogate_key, time_ordered_id
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("compiled")]
 few = settings(
     max_examples=6, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from jobs.transforms import parsing
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("compiled")]
 Parser = Callable[[Column], Column]
 
 

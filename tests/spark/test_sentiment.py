@@ -25,7 +25,7 @@ from jobs.train_sentiment import main, read_labelled, train
 from jobs.transforms.sentiment import SentimentModel, score
 from tests.lakes import Lake
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("compiled")]
 
 FAST = Parameters(folds=2, iterations=30)
 

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from tests.staging import RawZone
 
-pytestmark = [pytest.mark.spark, pytest.mark.shared_data]
+pytestmark = [pytest.mark.spark, pytest.mark.shared_data, pytest.mark.usefixtures("compiled")]
 
 
 def test_raw_logs(spark: SparkSession, tmp_lake: str, shared_data: Path) -> None:

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from jobs.transforms.text import MAX_CHARACTERS, ngram_hashes, ngrams, term_hash, text_statistics
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("compiled")]
 
 
 def statistics(spark: SparkSession, *texts: str | None) -> list[Row]:
