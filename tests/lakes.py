@@ -18,7 +18,7 @@ from jobs.lake.objects import LocalStore
 from jobs.lake.staging import SAME_KEY, staging_table
 from jobs.lake.tables import LakeTable
 from jobs.settings import Settings
-from jobs.spark import session_settings
+from jobs.spark import local_rows, session_settings
 from jobs.transforms.duplicates import with_record_key
 from jobs.transforms.keys import KEY
 
@@ -47,7 +47,7 @@ class Lake:
     def stage(self, feed: Feed, file: int, *lines: str) -> None:
         """Make lines with the feed's columns in order, as text, the staged records of a file."""
         records = [[None if (v := part.strip()) == "-" else v for part in line.split("|")] for line in lines]
-        texts = self.spark.createDataFrame(records, ", ".join(f"{name} string" for name in feed.columns))
+        texts = local_rows(self.spark, records, ", ".join(f"{name} string" for name in feed.columns))
         typed = texts.select(
             *(field.parse(F.col(field.name)).cast(field.type).alias(field.name) for field in feed.fields),
             F.lit(None).cast("string").alias("_extra"),

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 import jobs.warehouse.postgres as postgres_module
+from jobs.spark import local_rows
 from jobs.warehouse.base import Check, Load, Published
 from jobs.warehouse.declarations import tables, views
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -96,6 +97,21 @@ class Publisher(ABC):
             self.load("sales", sales, True, len(sales), amount=str(sum(amounts)) if amounts else None),
         )
 
+    def changes(
+        self, sale: Callable[..., tuple[Any, ...]] = sale, at: datetime = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    ) -> list[Load]:
+        """South closes and East opens; one sale is corrected, one is taken back, one, of that time, comes new."""
+        self.version += 1
+        sales = [
+            (*sale(1, 1, "11.00"), False),
+            (*sale(2, 2, None), True),
+            (*sale(3, 3, "5.25", at=at), False),
+        ]
+        return [
+            self.load("shops", [(*SOUTH, True), (*EAST, False)], False, 2),
+            self.load("sales", sales, False, 2, amount="16.25"),
+        ]
+
     @abstractmethod
     def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> DataFrame: ...
 
@@ -114,7 +130,7 @@ class Shop(Publisher):
         schema = tables()[name].spark_schema()
         if not whole:
             schema = T.StructType([*schema, T.StructField("_deleted", T.BooleanType())])
-        return self.spark.createDataFrame(list(rows), schema).coalesce(1)
+        return local_rows(self.spark, rows, schema).coalesce(1)
 
     def commit(self, *loads: Load) -> list[Check]:
         with self.warehouse.publishing() as publication:

@@ -16,6 +16,7 @@ from jobs.errors import UserAnalyticsError
 from jobs.lake.marts import declared
 from jobs.publish import dry_run, publish
 from jobs.reconcile import reconcile
+from jobs.spark import local_rows
 from jobs.warehouse.base import Warehouse
 from jobs.warehouse.bigquery import BigQueryWarehouse
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -50,7 +51,7 @@ class Shop(Lake):
             )
             for number in numbers
         ]
-        frame = self.spark.createDataFrame(rows, declared(MART).spark_schema())
+        frame = local_rows(self.spark, rows, declared(MART).spark_schema())
         self.mart(MART).ensure().append(frame.coalesce(1))
 
     def change(self, text: str) -> None:

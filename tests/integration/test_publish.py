@@ -50,25 +50,6 @@ def shop(spark: SparkSession, warehouse_url: str) -> Shop:
     return Shop(spark, warehouse_url)
 
 
-def changes(shop: Shop) -> list[Load]:
-    """South closes and East opens; one sale is corrected, one is taken back, one comes new."""
-    shop.version += 1
-    return [
-        shop.load("shops", [(*SOUTH, True), (*EAST, False)], False, 2),
-        shop.load(
-            "sales",
-            [
-                (*sale(1, 1, "11.00"), False),
-                (*sale(2, 2, None), True),
-                (*sale(3, 3, "5.25"), False),
-            ],
-            False,
-            2,
-            amount="16.25",
-        ),
-    ]
-
-
 def test_first_publication_makes_what_is_declared(shop: Shop) -> None:
     checks = shop.whole(sales=[sale(1, 1, "10.50"), sale(2, 2, "0.25")])
     assert {(c.table, c.name, c.found) for c in checks} == {
@@ -185,7 +166,7 @@ def test_changes_are_merged(shop: Shop) -> None:
     shop.whole(sales=[sale(1, 1, "10.50"), sale(2, 2, "0.25")])
     before = shop.query("SELECT 'shops'::regclass::oid, 'sales'::regclass::oid, 'shop_view'::regclass::oid")
     untouched = shop.query("SELECT xmin::text FROM shops WHERE name = 'North'")
-    assert all(check.passed for check in shop.commit(*changes(shop)))
+    assert all(check.passed for check in shop.commit(*shop.changes()))
     assert shop.query("SELECT shop_key, name FROM shops ORDER BY 1") == [NORTH, EAST]
     assert shop.query("SELECT sale_id::text, amount FROM sales ORDER BY 1") == [
         (sale_id(1), Decimal("11.0000")),
@@ -262,7 +243,7 @@ def first(shop: Shop) -> None:
 
 def second(shop: Shop) -> None:
     shop.version = 1
-    shop.commit(*changes(shop))
+    shop.commit(*shop.changes())
 
 
 def anew(shop: Shop) -> None:
@@ -345,7 +326,7 @@ def test_a_second_publisher_waits_for_the_first(shop: Shop) -> None:
             time.sleep(0.05)
         shop.version = 1
         entered.append("first publishes version 2")
-        publication.commit(changes(shop), [])
+        publication.commit(shop.changes(), [])
     other.join(20)
     assert entered == ["first publishes version 2", "second sees version 2"]
 

@@ -107,25 +107,6 @@ def shop(bigquery: BigQueryEmulator, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop(bigquery)
 
 
-def changes(shop: Shop) -> list[Load]:
-    """South closes and East opens; one sale is corrected, one is taken back, one comes new, in another month."""
-    shop.version += 1
-    return [
-        shop.load("shops", [(*SOUTH, True), (*EAST, False)], False, 2),
-        shop.load(
-            "sales",
-            [
-                (*sale(1, 1, "11.00"), False),
-                (*sale(2, 2, None), True),
-                (*sale(3, 3, "5.25", at=JUNE), False),
-            ],
-            False,
-            2,
-            amount="16.25",
-        ),
-    ]
-
-
 def test_first_publication_makes_what_is_declared(shop: Shop) -> None:
     shop.warehouse.check()
     assert shop.warehouse.published() == {}
@@ -165,7 +146,7 @@ def test_first_publication_makes_what_is_declared(shop: Shop) -> None:
 
 def test_changes_are_merged(shop: Shop) -> None:
     shop.whole(sales=[sale(1, 1, "10.50"), sale(2, 2, "0.25")])
-    assert all(check.passed for check in shop.commit(*changes(shop)))
+    assert all(check.passed for check in shop.commit(*shop.changes(sale, JUNE)))
     content = shop.content()
     assert content["shops"] == [NORTH, EAST]
     assert content["sales"] == [sale(1, 1, "11.00"), sale(3, 3, "5.25", at=JUNE)]
@@ -313,14 +294,14 @@ def test_killed_after_any_answer_and_run_again(
 
     clean = prepared()
     before = rows(clean)
-    clean.commit(*changes(clean))
+    clean.commit(*clean.changes(sale, JUNE))
     wanted, number = rows(clean), 0
     while True:
         number += 1
         other = prepared()
         killed(number)
         try:
-            other.commit(*changes(other))
+            other.commit(*other.changes(sale, JUNE))
         except Killed:
             pass
         else:
@@ -333,7 +314,7 @@ def test_killed_after_any_answer_and_run_again(
         assert rows(other) in (before, wanted), f"killed after answer {number}"
         if other.warehouse.published()["sales"].version == 1:
             other.version = 1
-            other.commit(*changes(other))
+            other.commit(*other.changes(sale, JUNE))
         assert rows(other) == wanted, f"killed after answer {number}"
     assert number > 12
 
@@ -350,7 +331,7 @@ def test_a_commit_whose_answer_is_lost_is_recognised(shop: Shop, monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(bigquery_module, "run_once", lose_the_answer)
-        shop.commit(*changes(shop))
+        shop.commit(*shop.changes(sale, JUNE))
     assert shop.content()["shops"] == [NORTH, EAST]
     assert shop.content()["published"] == [("sales", "table-sales", 2), ("shops", "table-shops", 2)]
 
@@ -362,8 +343,8 @@ def test_two_publications_at_once_end_as_one(shop: Shop, bigquery: BigQueryEmula
     with shop.warehouse.publishing() as first, other.warehouse.publishing() as second:
         assert first.published == second.published
         # Both read the same state; one comes first, the other finds its work done.
-        assert len(first.commit(changes(shop), [])) == 7
-        assert second.commit(changes(other), []) == []
+        assert len(first.commit(shop.changes(sale, JUNE), [])) == 7
+        assert second.commit(other.changes(sale, JUNE), []) == []
         wanted = shop.content()
         assert wanted["sales"] == [sale(1, 1, "11.00"), sale(3, 3, "5.25", at=JUNE)]
         # From the state that it still has in mind, a publication of something else does nothing.

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.lake.marts import declared
 from jobs.publish import dry_run, publish
+from jobs.spark import local_rows
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake, vacuum
 from tests.warehouses import query, time_key
@@ -37,7 +38,7 @@ class Shop(Lake):
             )
             for number in numbers
         ]
-        frame = self.spark.createDataFrame(rows, declared(MART).spark_schema())
+        frame = local_rows(self.spark, rows, declared(MART).spark_schema())
         self.mart(MART).ensure().append(frame.coalesce(1))
 
     def publish(self, strategy: str = "auto") -> list[str]:

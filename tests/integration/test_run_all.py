@@ -23,6 +23,7 @@ from jobs.cli import main
 from jobs.feeds.purchases import PURCHASES
 from jobs.lake.staging import stage
 from jobs.publish import publish
+from jobs.spark import QUICK_START
 from jobs.upload_files import upload
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake
@@ -247,6 +248,7 @@ def test_spark_submit_on_an_object_store_gives_the_same(
         **minio.environment(),
         "LAKE_URI": f"s3a://{minio.make_bucket()}/lake",
         "WAREHOUSE_URL": remote,
+        "SPARK_SUBMIT_OPTS": QUICK_START,
     }
     submit = Path(sys.executable).with_name("spark-submit")
     root = Path(__file__).resolve().parents[2]

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from jobs.generate_samples import manifest, write_samples
+from jobs.spark import QUICK_START
 from tests.warehouses import query
 
 pytestmark = pytest.mark.integration
@@ -130,6 +131,8 @@ def test_a_run_on_two_workers_of_which_one_dies(
             "spark.driver.host": "127.0.0.1",
             "spark.sql.shuffle.partitions": "4",
             "spark.ui.enabled": "false",
+            "spark.driver.extraJavaOptions": QUICK_START,
+            "spark.executor.extraJavaOptions": QUICK_START,
             "spark.pyspark.python": str(bare_python),
         }
         with (tmp_path / "run.log").open("wb") as log:

@@ -16,6 +16,7 @@ from jobs.build_events import build_events, events_of
 from jobs.cli import main
 from jobs.feeds.events import EVENTS
 from jobs.lake.marts import declared
+from jobs.spark import local_rows
 from jobs.transforms.duplicates import with_record_key
 from jobs.transforms.keys import KEY
 from tests.lakes import Lake
@@ -112,11 +113,9 @@ def test_any_order_and_repetition_of_files_gives_the_same_table(
     mart: dict[str, Row] = {}
     there: set[int] = set()
     for file in [*chance.sample(files, len(files)), chance.choice(files)]:
-        ids = spark.createDataFrame(
-            [(pool[n].id,) for n in file - there] or [("none",)], "id string"
-        ).distinct()
+        ids = local_rows(spark, [(pool[n].id,) for n in file - there] or [("none",)], "id string").distinct()
         there |= file
-        before = spark.createDataFrame(list(mart.values()), declared("events").spark_schema())
+        before = local_rows(spark, mart.values(), declared("events").spark_schema())
         for row in events_of(staged(spark, pool, sorted(there)), before, ids, None).collect():
             if row._deleted:
                 del mart[row.id]
@@ -131,7 +130,7 @@ def test_any_order_and_repetition_of_files_gives_the_same_table(
 def pool(spark: SparkSession) -> list[Row]:
     """The events of POOL as staging has them."""
     parts = [[None if (v := part.strip()) == "-" else v for part in line.split("|")] for line in POOL]
-    texts = spark.createDataFrame(parts, ", ".join(f"{name} string" for name in EVENTS.columns))
+    texts = local_rows(spark, parts, ", ".join(f"{name} string" for name in EVENTS.columns))
     typed = texts.select(*(f.parse(F.col(f.name)).cast(f.type).alias(f.name) for f in EVENTS.fields))
     return with_record_key(EVENTS, typed).collect()
 
@@ -139,7 +138,7 @@ def pool(spark: SparkSession) -> list[Row]:
 def staged(spark: SparkSession, pool: list[Row], chosen: list[int]) -> DataFrame:
     fields = [T.StructField(f.name, f.type) for f in EVENTS.fields]
     schema = T.StructType([*fields, *(T.StructField(name, T.LongType()) for name in KEY)])
-    return spark.createDataFrame([pool[n] for n in chosen], schema)
+    return local_rows(spark, [pool[n] for n in chosen], schema)
 
 
 def test_a_month_alone_and_the_others_later(spark: SparkSession, tmp_lake: str) -> None:

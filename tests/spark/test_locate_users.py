@@ -16,6 +16,7 @@ from jobs.geolocation.base import Location
 from jobs.geolocation.cache import LocationCache
 from jobs.geolocation.ip_api import IpApi
 from jobs.locate_users import locate_users
+from jobs.spark import local_rows
 from tests.ip_api_server import Clock, IpApiServer
 from tests.lakes import Lake
 from tests.records import user, users
@@ -59,9 +60,7 @@ class Located:
             for who, address in addresses.items()
         ]
         mart.append(
-            self.lake.spark.createDataFrame(
-                [[r.get(c) for c in mart.schema.names] for r in rows], mart.schema
-            )
+            local_rows(self.lake.spark, [[r.get(c) for c in mart.schema.names] for r in rows], mart.schema)
         )
 
     def locate(self, batch_size: int = 100, limit: int | None = None) -> bool:

@@ -14,6 +14,7 @@ import jobs.build_star_schema
 import jobs.transforms.star_schema
 from jobs.build_star_schema import build_star_schema
 from jobs.errors import KeyCollision, UserAnalyticsError
+from jobs.spark import local_rows
 from tests.lakes import STAR, Lake, vacuum
 
 pytestmark = pytest.mark.spark
@@ -174,7 +175,7 @@ def test_marts_are_made_anew_where_staging_cannot_be_followed(lake: Lake, spark:
 
 def test_a_declaration_that_changed(lake: Lake, declare: Callable[..., None]) -> None:
     lake.mart("dim_users").ensure().append(
-        lake.spark.createDataFrame([(1, "ann")], "user_key long, user_id string")
+        local_rows(lake.spark, [(1, "ann")], "user_key long, user_id string")
     )
     declare("dim_users", lambda text: text.replace("  PRIMARY KEY", "  email VARCHAR(100),\n  PRIMARY KEY"))
     lake.mart("dim_users").ensure()
