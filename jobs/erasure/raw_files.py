@@ -33,10 +33,8 @@ class Cut:
 
 
 def opened(stream: IO[bytes], path: str) -> IO[bytes]:
-    """The bytes of a file, unpacked; they can be read line by line, which S3's own stream gives by pieces instead."""
-    if path.endswith(".gz"):
-        return cast(IO[bytes], gzip.open(stream))
-    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, stream))
+    """The bytes of a file, unpacked."""
+    return cast(IO[bytes], gzip.open(stream)) if path.endswith(".gz") else stream
 
 
 def may_name(person: Person, stream: IO[bytes]) -> bool:

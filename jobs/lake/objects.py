@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -236,8 +237,8 @@ class S3Store:
                 yield RawFile(path, item["Size"], item["LastModified"], item["ETag"].strip('"'))
 
     def open(self, path: str) -> IO[bytes]:
-        body: IO[bytes] = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
-        return body
+        # In a `with` of its own, the body gives the connection's stream, which counts as closed at its end.
+        return io.BufferedReader(self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"])
 
     def digest(self, path: str) -> str | None:
         try:
