@@ -7,10 +7,9 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from botocore.response import StreamingBody
 
 from jobs.erasure.person import Person, person
-from jobs.erasure.raw_files import cut, may_name, opened
+from jobs.erasure.raw_files import cut, may_name
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.feeds.mapping import declared_sources
@@ -112,11 +111,6 @@ def test_json_lines_and_what_is_no_json() -> None:
     # An array that is cut off is not touched: a search of the lake tells of it.
     cut_off = json.dumps([log(17), log(5)])[:-1]
     assert without("logs", cut_off) == (cut_off, 0, 0)
-
-
-def test_a_stream_of_s3_is_read_by_lines() -> None:
-    stream = StreamingBody(io.BytesIO(b"a\nb\n"), 4)
-    assert list(opened(stream, "raw/logs/a.jsonl")) == [b"a\n", b"b\n"]
 
 
 def test_a_name_across_two_pieces_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
