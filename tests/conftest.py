@@ -194,29 +194,20 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = get_session("user-analytics-tests", settings)
     for name, value in SMALL_PLANS.items():
         session.conf.set(name, value)
+    # Delta keeps what it knows of 10,000 tables, for an hour, and a run makes thousands. A lake has some twenty.
+    session.conf.set("spark.databricks.delta.delta.log.cacheSize", "60")
     yield session
     session.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def compiled(spark: SparkSession) -> Iterator[None]:
-    """Plans are compiled, as for large lakes: for tests of what expressions give."""
+    """Plans of a module are compiled, as for large lakes: for tests of what expressions give."""
     from jobs.spark import session_settings
 
     settings = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
     with session_settings(spark, settings):
         yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def forgotten_tables() -> Iterator[None]:
-    """No module's tables stay in Delta's and Spark's memory, which the session keeps for all."""
-    yield
-    from pyspark.sql import SparkSession
-
-    if session := SparkSession.getActiveSession():
-        session.catalog.clearCache()
-        session.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
 
 
 @pytest.fixture

@@ -53,10 +53,11 @@ FROM shop_view
 """
 
 NORTH, SOUTH, EAST = (1, "North"), (2, "South"), (3, "East")
+MAY = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 
 def sale(number: int, shop: int, amount: str | None, note: str | None = None, **more: Any) -> tuple[Any, ...]:
-    at = more.get("at", datetime(2024, 5, 1, 12, tzinfo=UTC))
+    at = more.get("at", MAY)
     value = Decimal(amount) if amount is not None else None
     return (sale_id(number), shop, value, note, at, more.get("is_return", False), more.get("ratio", 0.5))
 
@@ -97,9 +98,7 @@ class Publisher(ABC):
             self.load("sales", sales, True, len(sales), amount=str(sum(amounts)) if amounts else None),
         )
 
-    def changes(
-        self, sale: Callable[..., tuple[Any, ...]] = sale, at: datetime = datetime(2024, 5, 1, 12, tzinfo=UTC)
-    ) -> list[Load]:
+    def changes(self, sale: Callable[..., tuple[Any, ...]] = sale, at: datetime = MAY) -> list[Load]:
         """South closes and East opens; one sale is corrected, one is taken back, one, of that time, comes new."""
         self.version += 1
         sales = [

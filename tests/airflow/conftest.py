@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jobs.spark import SMALL_PLANS
+from jobs.spark import QUICK_START, SMALL_PLANS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / ".venv-airflow" / "bin"
@@ -60,9 +60,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
             "PATH": f"{Path(sys.executable).parent}:{PROGRAMS}:{os.environ['PATH']}",
             # As for small lakes: few partitions and interpreted plans.
             "SPARK_DRIVER_MEMORY": "800m",
-            "SPARK_SUBMIT_OPTS": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "
-            "-XX:ReservedCodeCacheSize=256m -Duser.timezone=UTC "
-            "-Dspark.ui.enabled=false "
+            "SPARK_SUBMIT_OPTS": f"-XX:+UseParallelGC {QUICK_START} -Duser.timezone=UTC -Dspark.ui.enabled=false "
             + " ".join(f"-D{name}={value}" for name, value in SMALL_PLANS.items()),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "AIRFLOW_HOME": str(home),
