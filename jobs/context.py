@@ -31,7 +31,7 @@ from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.quality.rules import RuleResult
 from jobs.settings import Settings
-from jobs.spark import SMALL_LAKE_BYTES, get_session, jvm_pid
+from jobs.spark import SMALL_LAKE_BYTES, get_session, java_has_ended, jvm_pid
 from jobs.warehouse.base import Check
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def open_run(command: str, settings: Settings, warn_only: bool = False) -> Itera
             spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only
         )
     finally:
-        if ours:
+        if ours and not java_has_ended():
             spark.stop()
 
 
@@ -224,12 +224,17 @@ def job_main(body: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         log.error("stopped; run it again to go on")
         return 130
-    except (PySparkException, Py4JJavaError) as error:
-        log.error("error: Spark: %s", root_cause(error))
-        log.debug("", exc_info=True)
-        return 1
-    except (BotoCoreError, ClientError) as error:
-        log.error("error: LAKE_URI: the object store: %s", error)
+    except Exception as error:
+        # Without Java, what else went wrong follows from it, and no error of Java's can be asked for its message.
+        if java_has_ended():
+            message = "Spark's Java process ended: killed, or out of memory (SPARK_DRIVER_MEMORY); run it again"
+        elif isinstance(error, PySparkException | Py4JJavaError):
+            message = f"Spark: {root_cause(error)}"
+        elif isinstance(error, BotoCoreError | ClientError):
+            message = f"LAKE_URI: the object store: {error}"
+        else:
+            raise
+        log.error("error: %s", message)
         log.debug("", exc_info=True)
         return 1
 

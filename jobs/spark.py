@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyspark import StorageLevel
+from pyspark import SparkContext, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.conversion import LocalDataToArrowConversion
@@ -172,6 +172,12 @@ def jvm_pid(spark: SparkSession) -> int:
     """The number of the process that Spark's driver runs in: it outlives a Python that was killed for a moment."""
     jvm: Any = spark.sparkContext._jvm
     return int(jvm.java.lang.ProcessHandle.current().pid())
+
+
+def java_has_ended() -> bool:
+    """Whether the Java process that this one started for Spark is gone: killed, or stopped by itself without memory."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    return process is not None and process.poll() is not None
 
 
 def _configure_object_store(spark: SparkSession, settings: Settings) -> None:

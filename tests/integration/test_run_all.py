@@ -305,3 +305,32 @@ def test_sigterm_stops_the_embedded_server(tmp_path: Path) -> None:
     assert errors.strip().endswith("stopped; run it again to go on")
     assert "Traceback" not in errors
     assert not psutil.pid_exists(server) or psutil.Process(server).status() == psutil.STATUS_ZOMBIE
+
+
+def test_java_that_is_killed_is_said_in_one_line(tmp_path: Path) -> None:
+    """So it ends where the machine has no memory left."""
+    program = """
+        import os, signal, sys
+        from jobs.context import job_main, open_run
+        from jobs.runs import recorded
+        from jobs.settings import Settings
+        from jobs.spark import jvm_pid
+
+        def body():
+            with open_run("test", Settings.from_env()) as run, recorded(run), run.step("count"):
+                os.kill(jvm_pid(run.spark), signal.SIGKILL)
+                run.spark.range(3).count()
+
+        sys.exit(job_main(body))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "LAKE_URI": str(tmp_path / "lake"), "LOG_FOLDER": str(tmp_path)},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "error: Spark's Java process ended" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
