@@ -235,13 +235,13 @@ def test_spark_submit_on_an_object_store_gives_the_same(
     spark: SparkSession,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = tmp_path / "day1.jsonl"
-    file.write_text(json_lines(*LOGS))
+    data = tmp_path / "data"
+    (data / "logs").mkdir(parents=True)
+    (data / "logs" / "day1.jsonl").write_text(json_lines(*LOGS))
     local, remote = make_database(), make_database()
     monkeypatch.setenv("LAKE_URI", str(tmp_path / "lake"))
     monkeypatch.setenv("WAREHOUSE_URL", local)
-    assert main(["upload", "logs", str(file)]) == 0
-    assert main(["run", "--feeds", "logs"]) == 0
+    assert main(["run", "--data", str(data), "--feeds", "logs"]) == 0
 
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK_", "SPARK_"))},
@@ -250,20 +250,26 @@ def test_spark_submit_on_an_object_store_gives_the_same(
         "WAREHOUSE_URL": remote,
         "SPARK_SUBMIT_OPTS": QUICK_START,
     }
-    submit = Path(sys.executable).with_name("spark-submit")
-    root = Path(__file__).resolve().parents[2]
-    for job in (
-        ["upload_files.py", "logs", str(file)],
-        ["stage_feed.py", "logs"],
-        ["build_star_schema.py"],
-        ["publish.py"],
-    ):
-        command = [str(submit), "--master", "local[2]", "--driver-memory", "1g", f"jobs/{job[0]}", *job[1:]]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert minio.secret_key not in done.stderr + done.stdout
-        # Spark's own log is in a file.
-        assert " INFO " not in done.stderr
+    # Each job alone is submitted by the DAG's run (tests/airflow/test_dag_run.py).
+    submit = [
+        str(Path(sys.executable).with_name("spark-submit")),
+        "--master",
+        "local[2]",
+        "--driver-memory",
+        "1g",
+    ]
+    done = subprocess.run(
+        [*submit, "jobs/run_all.py", "--data", str(data), "--feeds", "logs"],
+        cwd=Path(__file__).resolve().parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert minio.secret_key not in done.stderr + done.stdout
+    # Spark's own log is in a file.
+    assert " INFO " not in done.stderr
     for table in ("dim_users", "dim_actions", "dim_devices", "dim_locations", "fact_user_actions"):
         rows = query(remote, f"SELECT * FROM {table} ORDER BY 1")
         assert rows == query(local, f"SELECT * FROM {table} ORDER BY 1")
