@@ -227,7 +227,9 @@ def job_main(body: Callable[[], int | None]) -> int:
     except Exception as error:
         # Without Java, what else went wrong follows from it, and no error of Java's can be asked for its message.
         if java_has_ended():
-            message = "Spark's Java process ended: killed, or out of memory (SPARK_DRIVER_MEMORY); run it again"
+            message = (
+                "Spark's Java process ended: killed, or out of memory (SPARK_DRIVER_MEMORY); run it again"
+            )
         elif isinstance(error, PySparkException | Py4JJavaError):
             message = f"Spark: {root_cause(error)}"
         elif isinstance(error, BotoCoreError | ClientError):
