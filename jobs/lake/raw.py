@@ -310,7 +310,8 @@ def _csv(
         *fields,
         extra.alias("_extra"),
         F.coalesce(corrupt, as_json).alias("_record"),
-        F.when(F.col("_corrupt").isNotNull(), "wrong_number_of_columns")
+        F.when(_has_open_quote("_corrupt"), "unclosed_quote")
+        .when(F.col("_corrupt").isNotNull(), "wrong_number_of_columns")
         .when(~valid, "invalid_utf8")
         .when(reduce(lambda a, b: a | b, map(_swallowed_lines, cells)), "unclosed_quote")
         .alias("_problem"),
@@ -326,8 +327,10 @@ def _withheld(feed: Feed) -> Column:
 
 def _swallowed_lines(cell: str) -> Column:
     """Whether a quote was opened and not closed before the next value's: Spark leaves such a quote in its place."""
-    value = F.col(cell)
-    quotes = F.length(value) - F.length(F.replace(value, F.lit('"')))
-    return F.coalesce(
-        F.startswith(value, F.lit('"')) & F.contains(value, F.lit("\n")) & (quotes % 2 == 1), F.lit(False)
-    )
+    return F.coalesce(F.startswith(cell, F.lit('"')), F.lit(False)) & _has_open_quote(cell)
+
+
+def _has_open_quote(text: str) -> Column:
+    """Whether a text runs on over lines with one quote left open."""
+    quotes = F.length(text) - F.length(F.replace(F.col(text), F.lit('"')))
+    return F.coalesce(F.rlike(text, F.lit(r"\n[^\n]")) & (quotes % 2 == 1), F.lit(False))

@@ -214,9 +214,11 @@ def record_a_run(run: RunContext) -> None:
 
 @LONG
 def test_other_jobs(base: Base, tmp_path: Path) -> None:
-    (tmp_path / "orders").mkdir()
+    # Beside each lake, where `upload_orders` looks for them.
+    orders = tmp_path / "upload" / "orders"
+    orders.mkdir(parents=True)
     for number in range(3):
-        (tmp_path / "orders" / f"{number}.csv").write_text(f"order_id\n{number}\n")
+        (orders / f"{number}.csv").write_text(f"order_id\n{number}\n")
     empty = tmp_path / "empty"
     empty.mkdir()
     jobs: dict[str, tuple[Job, Path]] = {

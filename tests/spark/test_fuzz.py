@@ -26,7 +26,10 @@ def test_every_record_of_a_harmed_file_ends_somewhere(
     entry = zone.ledger()[name]
     assert entry.error is None
     assert balanced(entry), f"FAULTS_SEED={seed}"
-    assert entry.accepted == zone.staging().count() > COUNT / 2
-    assert entry.rejected == len(zone.rejected()) > COUNT / 100
-    # A quote that appears or goes joins lines of a CSV; lines that are cut lose their ends.
-    assert COUNT / 2 < entry.records_read < COUNT * 1.1
+    rejected = [record for _, _, record in zone.rejected()]
+    assert entry.accepted == zone.staging().count() > 0
+    assert entry.rejected == len(rejected) > 0
+    # A quote that appears or goes joins lines of a CSV, up to the end of the file: they are all in quarantine.
+    joined = sum(record.strip().count("\n") + record.count("\\n") for record in rejected)
+    # Lines that are cut lose their ends.
+    assert COUNT * 0.85 < entry.records_read + joined < COUNT * 1.1
