@@ -64,7 +64,8 @@ def plain_text(text: str) -> str:
 
 def tokens(plain: str) -> str:
     """SQL: plain text → array<string> of lower-case words, ratings and punctuation marks, in their order."""
-    return f"""regexp_extract_all(lower({plain}), r"{TOKEN}", 0)"""
+    # The spaces before a token are taken with it, so that not every alternative is tried on them.
+    return f"""regexp_extract_all(lower({plain}), r" *+({TOKEN})", 1)"""
 
 
 def ngrams(items: str) -> str:
@@ -76,16 +77,15 @@ def ngrams(items: str) -> str:
 
 
 def ngram_hashes(items: str) -> str:
-    """SQL: tokens → array<bigint> of the distinct hashes of their 1- to 3-grams, as `term_hash` gives them.
+    """SQL: tokens → array<bigint> of the distinct hashes of 1- to 3-grams, as `term_hash` gives them, and one more.
 
-    Each token is hashed once (xxHash64), each n-gram from its tokens' hashes: no strings are built, and 64-bit keys
-    make the join with the weights cheap. xxHash64 passes over nulls, so a pair or triple over the text's end hashes
-    like the shorter n-gram that it is.
+    Each token is hashed once (xxHash64), a pair or triple from its tokens' hashes: no strings are built, and 64-bit
+    keys make the join with the weights cheap. xxHash64 passes over nulls, so a triple over the text's end hashes like
+    the pair that it is; a pair there hashes like no n-gram.
     """
     hashes = f"transform({items}, t -> xxhash64(t))"
-    pairs = "transform(h, (x, i) -> xxhash64(x, get(h, i + 1)))"
-    triples = "transform(h, (x, i) -> xxhash64(x, get(h, i + 1), get(h, i + 2)))"
-    grams = f"concat(transform(h, x -> xxhash64(x)), {pairs}, {triples})"
+    pair, triple = "xxhash64(x, get(h, i + 1))", "xxhash64(x, get(h, i + 1), get(h, i + 2))"
+    grams = f"flatten(transform(h, (x, i) -> array(x, {pair}, {triple})))"
     # An array of one gives its only element a name, h, so that it is computed once.
     return f"array_distinct(transform(array({hashes}), h -> {grams})[0])"
 
@@ -93,8 +93,9 @@ def ngram_hashes(items: str) -> str:
 def term_hash(term: str) -> Column:
     """A 1- to 3-gram as `ngrams` writes it → bigint."""
     parts = F.split(F.col(term), " ")
-    tokens = (F.get(parts, F.lit(i)) for i in range(MAX_ORDER))
-    return F.xxhash64(*(F.when(token.isNotNull(), F.xxhash64(token)) for token in tokens))
+    tokens = [F.get(parts, F.lit(i)) for i in range(MAX_ORDER)]
+    first, *more = (F.when(token.isNotNull(), F.xxhash64(token)) for token in tokens)
+    return F.when(tokens[1].isNull(), first).otherwise(F.xxhash64(first, *more))
 
 
 def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
