@@ -333,4 +333,4 @@ def _swallowed_lines(cell: str) -> Column:
 def _has_open_quote(text: str) -> Column:
     """Whether a text runs on over lines with one quote left open."""
     quotes = F.length(text) - F.length(F.replace(F.col(text), F.lit('"')))
-    return F.coalesce(F.rlike(text, F.lit(r"\n[^\n]")) & (quotes % 2 == 1), F.lit(False))
+    return F.coalesce(F.contains(F.col(text), F.lit("\n")) & (quotes % 2 == 1), F.lit(False))

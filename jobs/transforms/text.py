@@ -77,15 +77,15 @@ def ngrams(items: str) -> str:
 
 
 def ngram_hashes(items: str) -> str:
-    """SQL: tokens → array<bigint> of the distinct hashes of 1- to 3-grams, as `term_hash` gives them, and one more.
+    """SQL: tokens → array<bigint> of the distinct hashes of their 1- to 3-grams, as `term_hash` gives them.
 
-    Each token is hashed once (xxHash64), a pair or triple from its tokens' hashes: no strings are built, and 64-bit
-    keys make the join with the weights cheap. xxHash64 passes over nulls, so a triple over the text's end hashes like
-    the pair that it is; a pair there hashes like no n-gram.
+    Each token is hashed once (xxHash64), each n-gram from its tokens' hashes: no strings are built, and 64-bit keys
+    make the join with the weights cheap. xxHash64 passes over nulls, so a pair or triple over the text's end hashes
+    like the shorter n-gram that it is.
     """
     hashes = f"transform({items}, t -> xxhash64(t))"
     pair, triple = "xxhash64(x, get(h, i + 1))", "xxhash64(x, get(h, i + 1), get(h, i + 2))"
-    grams = f"flatten(transform(h, (x, i) -> array(x, {pair}, {triple})))"
+    grams = f"flatten(transform(h, (x, i) -> array(xxhash64(x), {pair}, {triple})))"
     # An array of one gives its only element a name, h, so that it is computed once.
     return f"array_distinct(transform(array({hashes}), h -> {grams})[0])"
 
@@ -93,9 +93,8 @@ def ngram_hashes(items: str) -> str:
 def term_hash(term: str) -> Column:
     """A 1- to 3-gram as `ngrams` writes it → bigint."""
     parts = F.split(F.col(term), " ")
-    tokens = [F.get(parts, F.lit(i)) for i in range(MAX_ORDER)]
-    first, *more = (F.when(token.isNotNull(), F.xxhash64(token)) for token in tokens)
-    return F.when(tokens[1].isNull(), first).otherwise(F.xxhash64(first, *more))
+    tokens = (F.get(parts, F.lit(i)) for i in range(MAX_ORDER))
+    return F.xxhash64(*(F.when(token.isNotNull(), F.xxhash64(token)) for token in tokens))
 
 
 def text_statistics(reviews: DataFrame, text: str) -> DataFrame:

@@ -54,6 +54,7 @@ PURCHASES_CSV = """InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPric
 C53637,85123A,WHITE CANDLE,-1,12/2/2010 9:00,2.55,17850.0,United Kingdom
 """
 FACTS = "SELECT count(*) FROM fact_user_actions"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -251,16 +252,11 @@ def test_spark_submit_on_an_object_store_gives_the_same(
         "SPARK_SUBMIT_OPTS": QUICK_START,
     }
     # Each job alone is submitted by the DAG's run (tests/airflow/test_dag_run.py).
-    submit = [
-        str(Path(sys.executable).with_name("spark-submit")),
-        "--master",
-        "local[2]",
-        "--driver-memory",
-        "1g",
-    ]
+    submit = str(Path(sys.executable).with_name("spark-submit"))
+    session = ["--master", "local[2]", "--driver-memory", "1g"]
     done = subprocess.run(
-        [*submit, "jobs/run_all.py", "--data", str(data), "--feeds", "logs"],
-        cwd=Path(__file__).resolve().parents[2],
+        [submit, *session, "jobs/run_all.py", "--data", str(data), "--feeds", "logs"],
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
@@ -297,7 +293,7 @@ def test_sigterm_stops_the_embedded_server(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
         env=environment,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -332,7 +328,7 @@ def test_java_that_is_killed_is_said_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         env={**os.environ, "LAKE_URI": str(tmp_path / "lake"), "LOG_FOLDER": str(tmp_path)},
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
