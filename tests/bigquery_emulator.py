@@ -21,7 +21,7 @@ from pathlib import Path
 import requests
 
 from jobs.warehouse.bigquery_load import Connection
-from tests.services import ServiceMissing, _free_port, _spawn, cache_folder
+from tests.services import ServiceMissing, _free_port, _spawn, _works, cache_folder
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements-bqemulator.txt"
 START_SECONDS = 60.0
@@ -85,7 +85,8 @@ def _environment() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (target / "complete").is_file():
+        # It does not work any more where its Python is gone, or its folder came from elsewhere.
+        if not ((target / "complete").is_file() and _works(target / "bin" / "bqemulator")):
             print(f"\nbigquery: installing bqemulator into {target} …", file=sys.stderr, flush=True)
             shutil.rmtree(target, ignore_errors=True)
             # What a developer or an image sets for pip must not install elsewhere.
