@@ -13,13 +13,12 @@ MAX_CHARACTERS = 20_000
 MAX_ORDER = 3
 TOKENS_FOR_LANGUAGE = 100
 
-TAG_OR_ENTITY = r"</?[a-zA-Z][^<>]{0,200}+>|&(?:#\d{1,6}+|[a-zA-Z]{2,8}+);"
+# The look ahead comes first because most characters begin neither.
+TAG_OR_ENTITY = r"(?=[<&])(?:</?[a-zA-Z][^<>]{0,200}+>|&(?:#\d{1,6}+|[a-zA-Z]{2,8}+);)"
 # Java asks for classes in the order in which they stand, and for Unicode's properties slowly: plain letters first.
 # Possessive repetitions (*+) keep no places to go back to.
 IN_WORD = r"[a-z0-9\p{L}\p{M}\p{N}]"
 REST_OF_WORD = rf"{IN_WORD}*+(?:'{IN_WORD}++)*+"
-# The same, less exact at the end of a word, in one pass.
-COUNTED_WORD = r"[a-zA-Z0-9\p{L}\p{N}][a-zA-Z0-9\p{L}\p{M}\p{N}']*+"
 RATING = r"\d++(?:[./]\d++)++"
 # Ratings and decimals (8/10, 7.5), words with their apostrophes (isn't, l'amour), runs of final marks (!!, ...), and
 # every other visible sign on its own. Negations stay words; pairs and triples carry what they negate.
@@ -50,7 +49,8 @@ ENGLISH_TEXT, EMPTY, NO_WORDS, OTHER_LANGUAGE = "english", "empty", "no_words", 
 
 def plain_text(text: str) -> str:
     """SQL: a column of texts → the same without HTML tags and entities, trimmed, cut at MAX_CHARACTERS; null → ''."""
-    readable = f"substring(coalesce({text}, ''), 1, {MAX_CHARACTERS})"
+    cut = f"CASE WHEN length({text}) > {MAX_CHARACTERS} THEN substring({text}, 1, {MAX_CHARACTERS}) ELSE {text} END"
+    readable = f"coalesce({cut}, '')"
     # Typographers' quotes are the typist's; numeric ones survive in exported pages. `translate` would go by single
     # characters, many times slower.
     typographic = readable
@@ -100,7 +100,8 @@ def term_hash(term: str) -> Column:
 def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
     """The reviews with tokens array<string>, word_count and character_count bigint, text_kind string, without the text.
 
-    Grain: as reviews. word_count counts words and numbers; character_count what is left when HTML was taken out.
+    Grain: as reviews. word_count counts the tokens that are words, numbers or ratings; character_count what is left
+    when HTML was taken out.
     text_kind: `english`, `empty` (nothing visible), `no_words` (emoji, punctuation or numbers, but no rating) or
     `other_language` (a quarter of the letters is not Latin; or frequent words of other languages outnumber English
     ones; or eight words and more without a frequent English one).
@@ -121,7 +122,7 @@ def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
     return (
         reviews.withColumn("_plain", F.expr(plain_text(text)))
         .withColumn("tokens", F.expr(tokens("_plain")))
-        .withColumn("word_count", F.regexp_count(plain, F.lit(COUNTED_WORD)).cast("bigint"))
+        .withColumn("word_count", F.size(F.filter("tokens", _has_letter_or_digit)).cast("bigint"))
         .withColumn("character_count", F.length(plain).cast("bigint"))
         .withColumn(
             "text_kind",
@@ -132,3 +133,9 @@ def text_statistics(reviews: DataFrame, text: str) -> DataFrame:
         )
         .drop("_plain", text)
     )
+
+
+def _has_letter_or_digit(item: Column) -> Column:
+    """Whether a token is no sign. Plain letters and digits are told by their order, which is quick."""
+    plain_digit = (item >= "0") & (item < ":")
+    return F.when(item < "a", plain_digit).otherwise((item < "{") | item.rlike(r"^[\p{L}\p{N}]"))

@@ -62,8 +62,24 @@ def test_kind_of_text(spark: SparkSession, text: str | None, kind: str) -> None:
 
 def test_words_and_characters_are_counted_without_html(spark: SparkSession) -> None:
     (row,) = statistics(spark, "<p>Not bad: 8/10!</p>")
-    assert (row.word_count, row.character_count) == (4, len("Not bad: 8/10!"))
+    assert (row.word_count, row.character_count) == (3, len("Not bad: 8/10!"))
     assert "review" not in row
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It's 1 of 10 films, and isn't 7.5 enough?!", 9),
+        ("… – « » 😀 (*) {[|]} ~ ^ _ @ ; < = > : / # ¿", 0),
+        ("Ĝi estas tre bona filmo", 5),
+        ("очень скучный фильм ١٢", 4),
+        ("z{a}", 2),
+        ("", 0),
+    ],
+)
+def test_words_are_tokens_with_a_letter_or_digit(spark: SparkSession, text: str, words: int) -> None:
+    (row,) = statistics(spark, text)
+    assert row.word_count == words
 
 
 def test_text_beyond_the_limit_is_not_read(spark: SparkSession) -> None:
