@@ -184,15 +184,19 @@ def writes(
 
 
 @contextmanager
-def open_run(command: str, settings: Settings, warn_only: bool = False) -> Iterator[RunContext]:
+def open_run(
+    command: str, settings: Settings, warn_only: bool = False, quick: bool = False
+) -> Iterator[RunContext]:
     """Check the lake, open a session if none is open, and close it again if it was opened here.
+
+    quick: for a command that only looks at something.
 
     Raises ConfigurationError, before Spark starts, when the lake cannot be used.
     """
     store = object_store(settings)
     store.check()
     ours = SparkSession.getActiveSession() is None
-    spark = get_session(f"user-analytics {command}", settings, small=_is_small(store))
+    spark = get_session(f"user-analytics {command}", settings, small=_is_small(store), quick=quick)
     try:
         yield RunContext(
             spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         if options.output and not options.output.parent.is_dir():
             raise ConfigurationError(f"--output {options.output}: there is no folder {options.output.parent}")
-        with open_run("report", Settings.from_env()) as run:
+        with open_run("report", Settings.from_env(), quick=True) as run:
             report = collect_report(run, options.run, options.since)
             if options.json:
                 print_json(asdict(report))

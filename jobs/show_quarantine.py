@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        with open_run("quarantine", Settings.from_env()) as run:
+        with open_run("quarantine", Settings.from_env(), quick=True) as run:
             rows = rejected(run, options)
             counts = count_rejected(rows)
             records = sample(rows, options.sample) if options.sample else []

@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        with open_run("status", Settings.from_env()) as run:
+        with open_run("status", Settings.from_env(), quick=True) as run:
             found = status(run, options.runs)
         if options.json:
             print_json(as_document(found))

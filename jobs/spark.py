@@ -43,9 +43,10 @@ COLLECTOR = "-XX:+UseParallelGC -XX:MetaspaceSize=256m -Xms768m -XX:NewSize=384m
 LONG_RUN = "-XX:-DontCompileHugeMethods"
 
 
-def get_session(app_name: str, settings: Settings, small: bool = False) -> SparkSession:
-    """The running session, or a new one; small says that a quick start matters more than speed later on.
+def get_session(app_name: str, settings: Settings, small: bool = False, quick: bool = False) -> SparkSession:
+    """The running session, or a new one.
 
+    quick: an early start matters more than speed later on. small: it does, and there are few data.
     Under `spark-submit` the master and memory given there hold. Otherwise SPARK_MASTER, or all cores of this
     machine. The object store's keys go to Spark's in-memory Hadoop configuration only: never into arguments.
     """
@@ -76,7 +77,7 @@ def get_session(app_name: str, settings: Settings, small: bool = False) -> Spark
                 "spark.driver.extraJavaOptions",
                 f"-Dlog4j2.configurationFile=file:{LOG_CONFIGURATION} "
                 f"-DlogFile={settings.log_folder}/spark.log -Duser.timezone=UTC {COLLECTOR} "
-                + (QUICK_START if small else LONG_RUN),
+                + (QUICK_START if small or quick else LONG_RUN),
             )
             .config("spark.ui.showConsoleProgress", "false")
         )

@@ -317,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        with open_run("lineage", Settings.from_env()) as run:
+        with open_run("lineage", Settings.from_env(), quick=True) as run:
             found = trace(run, options.table, dict(options.key))
         if options.json:
             print_json(asdict(found))

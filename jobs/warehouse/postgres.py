@@ -48,6 +48,7 @@ from jobs.warehouse.partitions import (
     rows_by_month,
 )
 
+FEW_ROWS = 10_000
 COPY_BUFFER_BYTES = 4 * 1024 * 1024
 OLDEST_VERSION = 120_000
 STATES = "_published"
@@ -627,11 +628,24 @@ def _copy(load: Load, url: str, target: str) -> int:
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
     nested = {column.name: column for column in load.table.columns if column.is_nested}
     rows: DataFrame = load.rows.select(*(_as_text(nested[n]) if n in nested else F.col(n) for n in names))
-    results = rows.mapInArrow(_copy_task(url, target), "copied long, error string").collect()
+    copy, few = _copy_task(url, target), _few_rows(load, rows)
+    if few is not None:
+        results = [result for batch in copy(few.to_batches()) for result in batch.to_pylist()]
+    else:
+        results = rows.mapInArrow(copy, "copied long, error string").collect()
     for result in results:
-        if result.error:
-            raise UserAnalyticsError(f"publish {load.table.name}: {result.error}")
-    return sum(result.copied for result in results)
+        if result["error"]:
+            raise UserAnalyticsError(f"publish {load.table.name}: {result['error']}")
+    return sum(result["copied"] for result in results)
+
+
+def _few_rows(load: Load, rows: DataFrame) -> pa.Table | None:
+    """The rows themselves where they are few: starting Python beside Spark's tasks takes seconds."""
+    if int(load.expected[ROW_COUNT] or 0) > FEW_ROWS:
+        return None
+    # Of what a small table lost there may be any number.
+    found = rows.limit(FEW_ROWS + 1).toArrow()
+    return found if found.num_rows <= FEW_ROWS else None
 
 
 def _as_text(column: Column) -> SparkColumn:
