@@ -1,10 +1,10 @@
 """PostgreSQL as the warehouse.
 
-Rows go from Spark's tasks into the server by COPY, several at once. A whole table is loaded into a new one beside the
-old, without keys; keys come after the rows, because one pass over all rows is far cheaper than a look-up per row (10
-million facts: 16 s instead of 128 s). Changes are loaded into an unlogged table and merged. Large facts have partitions
-by month (`partitions.py`): a month that is new, or of which much changed, is made anew in the same way. What readers
-see changes in one transaction, together with the checks and the published versions.
+Rows go from Spark's tasks into the server by COPY, several at once; few rows from this process. A whole table is loaded
+into a new one beside the old, without keys; keys come after the rows, because one pass over all rows is far cheaper
+than a look-up per row (10 million facts: 16 s instead of 128 s). Changes are loaded into an unlogged table and merged.
+Large facts have partitions by month (`partitions.py`): a month that is new, or of which much changed, is made anew in
+the same way. What readers see changes in one transaction, together with the checks and the published versions.
 """
 
 from __future__ import annotations
@@ -624,7 +624,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _copy(load: Load, url: str, target: str) -> int:
-    """COPY the rows into a table, each Spark task over a connection of its own. Gives the number of rows."""
+    """COPY the rows into a table: few from this process, others from Spark's tasks, each over a connection of its own.
+
+    Gives the number of rows.
+    """
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
     nested = {column.name: column for column in load.table.columns if column.is_nested}
     rows: DataFrame = load.rows.select(*(_as_text(nested[n]) if n in nested else F.col(n) for n in names))
