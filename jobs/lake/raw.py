@@ -28,7 +28,7 @@ from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
 from jobs.lake.objects import ObjectStore, RawFile
 from jobs.spark import local_rows
-from jobs.transforms.json_records import first_of_pair, json_records, pair_of
+from jobs.transforms.json_records import json_records
 
 PEEK_BYTES = 64 * 1024
 # An array is split in memory by the one task that reads it; JSON lines have no such limit.
@@ -229,11 +229,14 @@ def _path_in_lake(lake_uri: str) -> Column:
 
 
 def _elements() -> Column:
-    """The elements of the array in `value`, each as it stands in the file; null when that is not one whole array."""
+    """The elements of the array in `value`, each as JSON; null when that is not one whole array."""
     array = F.when(F.startswith("value", F.lit("\ufeff")), F.substring("value", 2, 2**31 - 1)).otherwise(
         F.col("value")
     )
-    elements = first_of_pair(pair_of(array, T.ArrayType(T.StringType())))
+    # Alone, what follows it would be passed over in silence; as the first of two elements, it makes both malformed.
+    kind = T.ArrayType(T.ArrayType(T.StringType()))
+    pair = F.from_json(F.concat(F.lit("["), array, F.lit(",null]")), kind)
+    elements = F.when(F.size(pair) == 2, pair[0])
     return F.transform(elements, lambda e: F.coalesce(e, F.lit("null")))
 
 

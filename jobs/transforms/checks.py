@@ -38,7 +38,7 @@ def checked(feed: Feed, records: DataFrame) -> DataFrame:
         *(F.col(_parsed(field)).alias(field.name) for field in feed.fields),
         *BOOKKEEPING,
         "_reasons",
-        F.when(F.col("_reasons") != "", F.col("_record")).alias("_record"),
+        F.when(F.col("_reasons") != "", F.make_valid_utf8("_record")).alias("_record"),
     )
     return frame.withColumns({name: F.expr(sql) for name, sql in feed.derived.items()})
 
@@ -53,7 +53,9 @@ def _reasons(field: Field, declared: Sequence[Rule]) -> list[Column]:
     if field.required:
         rules.append(F.when(raw.isNull(), f"{field.name}_missing"))
     if field.max_length is not None:
-        rules.append(F.when(F.length(parsed) > field.max_length, f"{field.name}_too_long"))
+        # No text has more characters than bytes, and only its bytes are counted already.
+        is_too_long = (F.octet_length(parsed) > field.max_length) & (F.length(parsed) > field.max_length)
+        rules.append(F.when(is_too_long, f"{field.name}_too_long"))
     # PostgreSQL cannot store the character NUL, and no text needs it.
     if field.type.typeName() == "string":
         rules.append(F.when(F.contains(parsed, F.lit("\0")), f"{field.name}_has_nul"))
