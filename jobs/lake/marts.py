@@ -37,11 +37,13 @@ class SourceChanges:
 def mart_table(spark: SparkSession, settings: Settings, declaration: Table) -> LakeTable:
     """`marts/<name>`, with the schema that `sql/<name>.sql` declares."""
     declaration = chosen_columns(declaration, settings)
+    partitioned_by = (declaration.partitioning.column,) if declaration.partitioning else ()
     return LakeTable(
         spark,
         settings.lake_path("marts", declaration.name),
         declaration.spark_schema(),
         comment=declaration.comment,
+        looked_up_by=(*declaration.primary_key, *partitioned_by),
     )
 
 

@@ -92,6 +92,7 @@ def staging_table(spark: SparkSession, settings: Settings, feed: Feed) -> LakeTa
             ]
         ),
         comment=f"Accepted records of {feed.name}. Grain: one row per natural key.",
+        looked_up_by=("_file_id", *_times_of_key(feed)),
     )
 
 
@@ -388,11 +389,7 @@ def _write_accepted(
 
 def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:
     """The keys of the batch that other files brought before, and whether the batch's record is the better one."""
-    times = [
-        field.name
-        for field in feed.fields
-        if field.name in feed.key and isinstance(field.type, T.TimestampType)
-    ]
+    times = _times_of_key(feed)
     if times:
         # Files of the table that hold other times only need not be opened. Microseconds, not Python's datetime, which
         # would read them in this machine's time zone.
@@ -408,6 +405,10 @@ def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:
         .join(kept.alias("s"), [F.col(f"s.{name}") == F.col(f"t.{name}") for name in KEY])
         .select(*(F.col(f"s.{name}") for name in (*KEY, "_file_id")), better.alias("_better"))
     )
+
+
+def _times_of_key(feed: Feed) -> list[str]:
+    return [f.name for f in feed.fields if f.name in feed.key and isinstance(f.type, T.TimestampType)]
 
 
 def _better(feed: Feed) -> Column:

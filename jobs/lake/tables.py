@@ -27,13 +27,18 @@ GONE = (PySparkException, Py4JJavaError)
 
 @dataclass(frozen=True)
 class LakeTable:
-    """One Delta table at an address, with the schema it should have."""
+    """One Delta table at an address, with the schema it should have.
+
+    looked_up_by: columns whose least and greatest value Delta notes for every file, so that a query on them opens few
+    files. Noting them for every column takes a third of the time of writing.
+    """
 
     spark: SparkSession
     uri: str
     schema: T.StructType
     partitioned_by: tuple[str, ...] = ()
     comment: str = ""
+    looked_up_by: tuple[str, ...] = ()
 
     def exists(self) -> bool:
         """Whether the table has a first version; a process that died while it made it leaves an empty log."""
@@ -48,6 +53,8 @@ class LakeTable:
             builder = DeltaTable.createIfNotExists(self.spark).location(self.uri).addColumns(self.schema)
             if self.partitioned_by:
                 builder = builder.partitionedBy(*self.partitioned_by)
+            if self.looked_up_by:
+                builder = builder.property("delta.dataSkippingStatsColumns", ",".join(self.looked_up_by))
             builder.comment(self.comment).execute()
             return self
         there = {f.name: f.dataType for f in self.read().schema}
