@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import psycopg2
@@ -15,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 import jobs.warehouse.postgres as postgres_module
+import jobs.warehouse.postgres_copy as postgres_copy
 from jobs.spark import local_rows
 from jobs.warehouse.base import Check, Load, Published
 from jobs.warehouse.declarations import tables, views
@@ -182,8 +184,8 @@ class Fuse:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def after(self, what: Callable[[], None]) -> None:
-        what()
+    def after(self, what: Callable[..., None], *arguments: Any) -> None:
+        what(*arguments)
         self.left -= 1
         if self.left == 0:
             raise Killed
@@ -237,6 +239,7 @@ def assert_same_after_every_kill(
     def content(shop: Shop) -> str:
         return str(shop.content()).replace(shop.schema, "schema")
 
+    ingest = postgres_copy._ingest
     clean = prepared("clean")
     old, statements = content(clean), 0
     publication(clean)
@@ -246,6 +249,7 @@ def assert_same_after_every_kill(
         fuse = Fuse(number)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(postgres_module, "psycopg2", FusedModule(fused_connect(fuse)))
+            patch.setattr(postgres_copy, "_ingest", partial(fuse.after, ingest))
             try:
                 publication(shop)
             except Killed:

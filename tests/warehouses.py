@@ -13,11 +13,11 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from sqlglot import exp
 
-import jobs.warehouse.postgres as postgres_module
 from jobs.errors import UserAnalyticsError
 from jobs.warehouse.base import Load
 from jobs.warehouse.bigquery_load import Connection, Scratch, Stage, _upload_task
 from jobs.warehouse.declarations import tables
+from jobs.warehouse.postgres_copy import copy_task
 
 
 def query(url: str, text: str, *arguments: Any, schema: str = "analytics") -> list[tuple[Any, ...]]:
@@ -62,20 +62,15 @@ def arrow_type(kind: exp.DataType) -> pa.DataType:
     return simple.get(kind.this.value, pa.string())
 
 
-def copy_without_spark(load: Load, url: str, target: str) -> int:
-    """In place of `_copy`: the task that a Spark executor would run, in this process, on `arrow_rows`."""
+def copy_without_spark(load: Load, url: str, schema: str, name: str) -> int:
+    """In place of `copy_rows`: the task that a Spark executor would run, in this process, on `arrow_rows`."""
     rows: Any = load.rows
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
     for number, column in enumerate(load.table.columns):
-        values = rows[column.name].to_pylist() if column.is_nested else []
-        if column.is_text_array:
-            texts = ["{" + ",".join(f'"{text}"' for text in value) + "}" for value in values]
-        elif column.is_nested:
-            texts = [None if v is None else json.dumps(v) for v in values]
-        else:
-            continue
-        rows = rows.set_column(number, column.name, pa.array(texts, pa.string()))
-    task = postgres_module._copy_task(url, target)
+        if column.is_nested and not column.is_text_array:
+            texts = [None if v is None else json.dumps(v) for v in rows[column.name].to_pylist()]
+            rows = rows.set_column(number, column.name, pa.array(texts, pa.string()))
+    task = copy_task(load, url, schema, name)
     results = [r for batch in task(rows.select(names).to_batches()) for r in batch.to_pylist()]
     assert not results[0]["error"], results
     return int(results[0]["copied"])

@@ -148,10 +148,12 @@ class WritePoints:
             def __getattr__(self, name: str) -> Any:
                 return getattr(psycopg2, name)
 
-        copy = postgres_module._copy
+        copy = postgres_module.copy_rows
         patch.setattr(postgres_module, "psycopg2", Module())
         patch.setattr(
-            postgres_module, "_copy", lambda load, *a: self(f"copy {load.table.name}", lambda: copy(load, *a))
+            postgres_module,
+            "copy_rows",
+            lambda load, *a: self(f"copy {load.table.name}", lambda: copy(load, *a)),
         )
 
 

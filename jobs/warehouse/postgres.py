@@ -1,8 +1,8 @@
 """PostgreSQL as the warehouse.
 
-Rows go from Spark's tasks into the server by COPY, several at once; few rows from this process. A whole table is loaded
-into a new one beside the old, without keys; keys come after the rows, because one pass over all rows is far cheaper
-than a look-up per row (10 million facts: 16 s instead of 128 s). Changes are loaded into an unlogged table and merged.
+Rows come from Spark's tasks by COPY (`postgres_copy.py`). A whole table is loaded into a new one beside the old,
+without keys; keys come after the rows, because one pass over all rows is far cheaper than a look-up per row (10 million
+facts: 16 s instead of 128 s). Changes are loaded into an unlogged table and merged.
 Large facts have partitions by month (`partitions.py`): a month that is new, or of which much changed, is made anew in
 the same way. What readers see changes in one transaction, together with the checks and the published versions.
 """
@@ -10,19 +10,13 @@ the same way. What readers see changes in one transaction, together with the che
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import date
 from typing import Any
 
 import psycopg2
-import pyarrow as pa
-import pyarrow.csv
 from psycopg2 import sql
-from pyspark.sql import Column as SparkColumn
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from jobs.console import log
 from jobs.errors import CheckFailed, ConfigurationError, UserAnalyticsError
@@ -47,9 +41,8 @@ from jobs.warehouse.partitions import (
     months_of_whole,
     rows_by_month,
 )
+from jobs.warehouse.postgres_copy import copy_rows
 
-FEW_ROWS = 10_000
-COPY_BUFFER_BYTES = 4 * 1024 * 1024
 OLDEST_VERSION = 120_000
 STATES = "_published"
 
@@ -220,7 +213,7 @@ class PostgresPublication:
 
     def plan(self, load: Load) -> Plan:
         """See `jobs.warehouse.base.Warehouse.plan`."""
-        copy = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(self._name(_staged(load)))
+        copy = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(self._name(_staged(load)))
         with self.connection.cursor() as cursor:
             strategy, statements = (self._plan_whole if load.whole else self._plan_changes)(
                 cursor, load, copy
@@ -291,7 +284,7 @@ class PostgresPublication:
         else:
             self._create_changes(cursor, load.table)
         self.connection.commit()
-        copied = _copy(load, self.url, self._name(staged).as_string(self.connection))
+        copied = copy_rows(load, self.url, self.schema, staged)
         log.debug("publish %s: %s rows copied", load.table.name, f"{copied:,}")
         if load.whole:
             for statement in self._keys(load.table, staged):
@@ -621,121 +614,3 @@ def _only_value(cursor: Any) -> Any:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _copy(load: Load, url: str, target: str) -> int:
-    """COPY the rows into a table: few from this process, others from Spark's tasks, each over a connection of its own.
-
-    Gives the number of rows.
-    """
-    names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
-    nested = {column.name: column for column in load.table.columns if column.is_nested}
-    rows: DataFrame = load.rows.select(*(_as_text(nested[n]) if n in nested else F.col(n) for n in names))
-    copy, few = _copy_task(url, target), _few_rows(load, rows)
-    if few is not None:
-        results = [result for batch in copy(few.to_batches()) for result in batch.to_pylist()]
-    else:
-        results = rows.mapInArrow(copy, "copied long, error string").collect()
-    for result in results:
-        if result["error"]:
-            raise UserAnalyticsError(f"publish {load.table.name}: {result['error']}")
-    return sum(result["copied"] for result in results)
-
-
-def _few_rows(load: Load, rows: DataFrame) -> pa.Table | None:
-    """The rows themselves where they are few: starting Python beside Spark's tasks takes seconds."""
-    if int(load.expected[ROW_COUNT] or 0) > FEW_ROWS:
-        return None
-    # Of what a small table lost there may be any number.
-    found = rows.limit(FEW_ROWS + 1).toArrow()
-    return found if found.num_rows <= FEW_ROWS else None
-
-
-def _as_text(column: Column) -> SparkColumn:
-    """An array or struct as PostgreSQL reads it: an array of texts as its literal, anything else as JSON."""
-    if not column.is_text_array:
-        return F.to_json(column.name).alias(column.name)
-    quoted = F.transform(
-        column.name,
-        lambda text: F.concat(F.lit('"'), F.regexp_replace(text, r'(["\\])', r"\\$1"), F.lit('"')),
-    )
-    return F.concat(F.lit("{"), F.array_join(quoted, ","), F.lit("}")).alias(column.name)
-
-
-def _copy_task(url: str, target: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """What a Spark task does with its Arrow batches: COPY them in one transaction; one that fails leaves nothing.
-
-    It gives the number of rows, or the error: raised here, it would reach the user in a stack trace.
-    """
-
-    def copy(batches: Iterable[Any]) -> Iterator[Any]:
-        copied, reason = 0, None
-        try:
-            stream = _CsvStream(iter(batches))
-            if stream.fill():
-                copied = _copy_stream(url, target, stream)
-        except (psycopg2.Error, _NotStorable) as error:
-            reason = _one_line(error)
-        yield pa.RecordBatch.from_pydict(
-            {"copied": pa.array([copied], pa.int64()), "error": pa.array([reason], pa.string())}
-        )
-
-    return copy
-
-
-def _copy_stream(url: str, target: str, stream: io.RawIOBase) -> int:
-    with closing(psycopg2.connect(url, application_name="user-analytics copy")) as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("SET TIME ZONE 'UTC'")
-            cursor.copy_expert(f"COPY {target} FROM STDIN (FORMAT csv)", stream, COPY_BUFFER_BYTES)
-            copied = int(cursor.rowcount)
-        connection.commit()
-    return copied
-
-
-class _NotStorable(ValueError):
-    """A value that PostgreSQL has no place for."""
-
-
-class _CsvStream(io.RawIOBase):
-    """Arrow batches as a stream of CSV that PostgreSQL reads: null is nothing, an empty text is `""`."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self.batches = batches
-        self.buffer = b""
-
-    def fill(self) -> bool:
-        """Have bytes to give, unless all batches are used up."""
-        while not self.buffer:
-            batch = next(self.batches, None)
-            if batch is None:
-                return False
-            if batch.num_rows:
-                self.buffer = self._csv(batch)
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if not self.fill():
-            return b""
-        piece, self.buffer = (self.buffer, b"") if size < 0 else (self.buffer[:size], self.buffer[size:])
-        return piece
-
-    def _csv(self, batch: pa.RecordBatch) -> bytes:
-        columns = [
-            column.cast(pa.string()) if pa.types.is_decimal(column.type) else column
-            for column in batch.columns
-        ]
-        sink = io.BytesIO()
-        options = pa.csv.WriteOptions(include_header=False, quoting_style="needed")
-        pa.csv.write_csv(pa.RecordBatch.from_arrays(columns, batch.schema.names), sink, options)
-        text = sink.getvalue()
-        if b"\0" in text:
-            raise _NotStorable(f"{_nul_column(batch)}: PostgreSQL cannot store the character NUL (\\u0000)")
-        return text
-
-
-def _nul_column(batch: pa.RecordBatch) -> str:
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_string(column.type) and any("\0" in (v or "") for v in column.to_pylist()):
-            return f"column {name}"
-    return "a column"

@@ -151,7 +151,7 @@ class BigQuery:
 def both(postgres: str, bigquery: BigQueryEmulator) -> tuple[Postgres, BigQuery]:
     """The two warehouses, with the same rows of all tables published to either."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres_module, "_copy", copy_without_spark)
+        patch.setattr(postgres_module, "copy_rows", copy_without_spark)
         patch.setattr(bigquery_module, "load_rows", load_without_spark)
         return Postgres(postgres), BigQuery(bigquery)
 

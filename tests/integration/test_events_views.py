@@ -50,7 +50,7 @@ ROWS = [
 @pytest.fixture
 def published(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Query:
     """A query on a warehouse to which ROWS and the views over them were published."""
-    monkeypatch.setattr(postgres_module, "_copy", copy_without_spark)
+    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
     rows = arrow_rows("events", ROWS)
     load = Load(tables()["events"], rows, True, Published("events", 1), {"row_count": len(ROWS)})
     with PostgresWarehouse(warehouse_url, "analytics").publishing() as publication:

@@ -63,7 +63,7 @@ def small_limits(declare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(partitions_module, "REBUILT_FROM_ROWS", 3)
     monkeypatch.setattr(partitions_module, "rows_by_month", months_without_spark)
     monkeypatch.setattr(postgres_module, "rows_by_month", months_without_spark)
-    monkeypatch.setattr(postgres_module, "_copy", copy_without_spark)
+    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
     monkeypatch.setattr(Shop, "frame", lambda _, name, rows, whole: arrow_rows(name, rows, whole))
 
 

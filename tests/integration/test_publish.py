@@ -20,6 +20,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 import jobs.warehouse.postgres as postgres_module
+import jobs.warehouse.postgres_copy as postgres_copy
 from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables
@@ -53,7 +54,7 @@ def shop(spark: SparkSession, warehouse_url: str) -> Shop:
 @pytest.fixture(params=[10_000, 2, -1], ids=["few rows", "few rows, many changes", "many rows"])
 def few_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows are copied by this process, others by Spark's tasks."""
-    monkeypatch.setattr(postgres_module, "FEW_ROWS", request.param)
+    monkeypatch.setattr(postgres_copy, "FEW_ROWS", request.param)
 
 
 def test_first_publication_makes_what_is_declared(shop: Shop) -> None:
@@ -242,7 +243,7 @@ def test_rows_that_break_a_key_are_refused_in_one_line(shop: Shop) -> None:
 @pytest.fixture
 def without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash test publishes some hundred times."""
-    monkeypatch.setattr(postgres_module, "_copy", copy_without_spark)
+    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
     monkeypatch.setattr(Shop, "frame", lambda _, name, rows, whole: arrow_rows(name, rows, whole))
 
 

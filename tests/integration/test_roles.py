@@ -42,7 +42,7 @@ class Roles:
 
 @pytest.fixture
 def roles(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Roles]:
-    monkeypatch.setattr(postgres_module, "_copy", copy_without_spark)
+    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
     database = warehouse_url.rsplit("/", 1)[1]
     ours = {name: f"{name}_{database}" for name in ("publisher", "dashboards")}
 

@@ -113,7 +113,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
 @pytest.fixture
 def published(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[tuple[Any, ...]]]:
     """A query on a warehouse to which ROWS and all views were published."""
-    monkeypatch.setattr(postgres_module, "_copy", copy_without_spark)
+    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
     loads = [
         Load(tables()[n], arrow_rows(n, ROWS[n]), True, Published(n, 1), {"row_count": len(ROWS[n])})
         for n in tables()

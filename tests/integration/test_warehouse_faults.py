@@ -36,13 +36,13 @@ NO_CONNECTION = r"too many clients|remaining connection slots"
 
 @pytest.fixture(autouse=True)
 def rows_without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
-    def copy(load: Load, url: str, target: str) -> int:
+    def copy(load: Load, url: str, schema: str, name: str) -> int:
         try:
-            return copy_without_spark(load, url, target)
+            return copy_without_spark(load, url, schema, name)
         except AssertionError as error:  # what a task gives back in place of a count
             raise UserAnalyticsError(f"publish {load.table.name}: {error}") from None
 
-    monkeypatch.setattr(postgres_module, "_copy", copy)
+    monkeypatch.setattr(postgres_module, "copy_rows", copy)
 
 
 def load(rows: list[tuple[int, str]], version: int, whole: bool) -> Load:
