@@ -54,6 +54,7 @@ from jobs.transforms.duplicates import (
     require_same_natural_key,
     survivors,
     with_record_key,
+    with_repeated_key,
 )
 from jobs.transforms.keys import KEY
 
@@ -362,11 +363,12 @@ def _write_accepted(
     ids = [file.file_id for file in files]
     valid = records.where("_reasons = ''").drop("_reasons", "_record")
     repeated = repeated_keys(valid)
-    with kept_on_disk(repeated):
+    candidates = with_repeated_key(valid, repeated)
+    with kept_on_disk(repeated), kept_on_disk(candidates):
         kept = valid
         if not repeated.isEmpty():
-            require_same_natural_key(feed, valid, repeated)
-            kept = survivors(feed, valid, repeated)
+            require_same_natural_key(feed, candidates)
+            kept = survivors(feed, valid, repeated, candidates)
         there = target.read()
         ours = F.col("_file_id").isin(ids)
         has_rows = not there.isEmpty()

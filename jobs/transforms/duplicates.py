@@ -41,15 +41,20 @@ def repeated_keys(keyed: DataFrame) -> DataFrame:
     return keyed.groupBy(*KEY).count().where("count > 1").select(*KEY)
 
 
-def survivors(feed: Feed, keyed: DataFrame, repeated: DataFrame) -> DataFrame:
-    """Keep one record per key: the greatest by `preference`. Records whose key is not repeated pass untouched."""
+def with_repeated_key(keyed: DataFrame, repeated: DataFrame) -> DataFrame:
+    """The records whose key is one of those repeated."""
+    return keyed.join(repeated, list(KEY), "left_semi")
+
+
+def survivors(feed: Feed, keyed: DataFrame, repeated: DataFrame, candidates: DataFrame) -> DataFrame:
+    """Keep one record per key: the greatest by `preference`. Records whose key is not repeated pass untouched.
+
+    candidates: those with a repeated key.
+    """
     once = keyed.join(repeated, list(KEY), "left_anti")
-    return once.unionByName(_ranked(feed, keyed, repeated).where("_rank = 1").drop("_rank"))
-
-
-def _ranked(feed: Feed, keyed: DataFrame, repeated: DataFrame) -> DataFrame:
     order = Window.partitionBy(*KEY).orderBy(preference(feed).desc(), F.col("_file_id"))
-    return keyed.join(repeated, list(KEY), "left_semi").withColumn("_rank", F.row_number().over(order))
+    ranked = candidates.withColumn("_rank", F.row_number().over(order))
+    return once.unionByName(ranked.where("_rank = 1").drop("_rank"))
 
 
 def preference(feed: Feed, prefix: str = "") -> Column:
@@ -75,12 +80,11 @@ def content_differs(feed: Feed, left: str, right: str) -> Column:
     return reduce(lambda a, b: a | b, pairs)
 
 
-def require_same_natural_key(feed: Feed, keyed: DataFrame, repeated: DataFrame) -> None:
+def require_same_natural_key(feed: Feed, candidates: DataFrame) -> None:
     """Stop with KeyCollision if records with different natural keys have the same 128-bit key."""
     natural = F.to_json(F.struct(*feed.key))
     clash = (
-        keyed.join(repeated, list(KEY), "left_semi")
-        .groupBy(*KEY)
+        candidates.groupBy(*KEY)
         .agg(F.min(natural).alias("a"), F.max(natural).alias("b"))
         .where("a <> b")
         .first()

@@ -47,10 +47,14 @@ def json_records(records: DataFrame, names: SourceNames) -> DataFrame:
 
 @dataclass
 class Record:
-    """One text, taken apart. values: by dotted name, of those that are known; extra: of those that are not."""
+    """One text, taken apart.
+
+    values: by dotted name, of members that are known. extra: dotted name and value of those that are not; a name with
+    a dot of its own may be there twice.
+    """
 
     values: dict[str, str | None] = field(default_factory=dict)
-    extra: dict[str, str | None] = field(default_factory=dict)
+    extra: list[tuple[str, str | None]] = field(default_factory=list)
     problem: str | None = None
 
 
@@ -159,7 +163,7 @@ def read_record(raw: bytes, levels: Mapping[str, list[str]]) -> Record:
             path = f"{level}.{name}" if level else name
             value = _value(text[start:end])
             if name not in known:
-                record.extra[path] = value
+                record.extra.append((path, value))
                 continue
             record.values[path] = value
             if path in levels and text[start] == "{":
@@ -202,8 +206,9 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _as_json(members: Mapping[str, str | None]) -> str:
-    return json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+def _as_json(members: Iterable[tuple[str, str | None]]) -> str:
+    texts = (":".join(json.dumps(part, ensure_ascii=False) for part in member) for member in members)
+    return "{" + ",".join(texts) + "}"
 
 
 def _refuse(constant: str) -> Any:

@@ -39,14 +39,18 @@ def time_ordered_id(instant: Column, hi: Column, lo: Column) -> Column:
     place; 74 of the remaining bits come from the key.
     """
     millis = F.unix_millis(instant).bitwiseAND(F.lit(0xFFFF_FFFF_FFFF))
-    high = _bits(F.shiftleft(millis, 16), F.lit(0x8000), F.shiftrightunsigned(hi, 52))
-    # The variant's two bits are 10; as the sign, the first of them makes every text 16 digits long.
-    variant = F.shiftleft(lo.bitwiseAND(F.lit(3)), 60)
+    # With the first bit set, every number has 16 digits. The third has it anyway: it is the variant's.
+    first = F.lit(-(2**63))
+    early = F.hex(_bits(first, F.shiftrightunsigned(millis, 16)))
+    late = F.shiftleft(millis.bitwiseAND(F.lit(0xFFFF)), 16)
+    middle = F.hex(_bits(first, late, F.lit(0x8000), F.shiftrightunsigned(hi, 52)))
     more = F.shiftleft(F.shiftrightunsigned(hi, 40).bitwiseAND(F.lit(0xFFF)), 48)
-    low = _bits(F.lit(-(2**63)), variant, more, F.shiftrightunsigned(lo, 16))
-    digits = F.lower(F.concat(F.lpad(F.hex(high), 16, "0"), F.hex(low)))
-    groups = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
-    return F.concat_ws("-", *(F.substring(digits, start, length) for start, length in groups))
+    variant = F.shiftleft(lo.bitwiseAND(F.lit(3)), 60)
+    end = F.hex(_bits(first, variant, more, F.shiftrightunsigned(lo, 16)))
+    groups = ((early, 9, 8), (middle, 9, 4), (middle, 13, 4), (end, 1, 4), (end, 5, 12))
+    return F.lower(
+        F.concat_ws("-", *(F.substring(digits, start, length) for digits, start, length in groups))
+    )
 
 
 def _bits(*parts: Column) -> Column:

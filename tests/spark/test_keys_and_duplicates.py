@@ -16,7 +16,13 @@ from pyspark.sql import functions as F
 
 from jobs.errors import KeyCollision
 from jobs.feeds.logs import LOGS
-from jobs.transforms.duplicates import repeated_keys, require_same_natural_key, survivors, with_record_key
+from jobs.transforms.duplicates import (
+    repeated_keys,
+    require_same_natural_key,
+    survivors,
+    with_record_key,
+    with_repeated_key,
+)
 from jobs.transforms.keys import KEY, record_key, require_distinct, surrogate_key, time_ordered_id
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("compiled")]
@@ -111,7 +117,8 @@ def record(
 def kept(spark: SparkSession, records: Sequence[Record], partitions: int = 1) -> list[tuple[Any, ...]]:
     frame: DataFrame = spark.createDataFrame(list(records), SCHEMA).repartition(partitions)
     keyed = with_record_key(LOGS, frame)
-    rows = survivors(LOGS, keyed, repeated_keys(keyed)).select(
+    repeated = repeated_keys(keyed)
+    rows = survivors(LOGS, keyed, repeated, with_repeated_key(keyed, repeated)).select(
         "user_id", "device", "location", "_extra", "_file_id"
     )
     return sorted((tuple(row) for row in rows.collect()), key=repr)
@@ -161,4 +168,4 @@ def test_two_natural_keys_with_one_hash_stop_the_job(spark: SparkSession) -> Non
     frame = spark.createDataFrame([record("ann", "a", "b"), record("bob", "a", "b")], SCHEMA)
     collided = frame.withColumns({name: F.lit(1) for name in KEY})
     with pytest.raises(KeyCollision, match=r"logs: the records .*ann.* and .*bob.* have the same key"):
-        require_same_natural_key(LOGS, collided, repeated_keys(collided))
+        require_same_natural_key(LOGS, with_repeated_key(collided, repeated_keys(collided)))
