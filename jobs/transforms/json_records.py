@@ -1,6 +1,6 @@
 """JSON texts to fields. What the feed does not know is kept as JSON.
 
-Arrow's reader takes thousands of texts at a time, in a fifth of the time that Spark's `from_json` needs for one by one
+Arrow's reader takes thousands of texts at a time, in a third of the time that Spark's `from_json` needs for one by one
 (docs/decisions/speed.md). It reads such a block as a whole or not at all: a member that it was not told of, one that
 comes twice, or one that is no text ends it with an error. So what it does read holds known members only, each once,
 and only texts. Of a block that it does not read, it is given the halves, and so on; the few texts that are left are
