@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.transforms import json_records as module
@@ -189,6 +189,7 @@ def test_a_name_with_a_dot_beside_an_object_keeps_both() -> None:
     assert row["_extra"] == '{"meta.os":"flat","meta.os":"14"}'
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(PIECES, max_size=12).map("".join), max_size=8))
 def test_any_texts_are_read_in_a_block_as_one_by_one(texts: list[str]) -> None:
     assert taken_apart(texts) == one_by_one(texts)
@@ -196,6 +197,7 @@ def test_any_texts_are_read_in_a_block_as_one_by_one(texts: list[str]) -> None:
     assert taken_apart(objects) == one_by_one(objects)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["user", "at", "meta", "x"]), st.text('aé"\\\n{}:,😀') | st.integers() | st.none()
