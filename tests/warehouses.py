@@ -67,7 +67,7 @@ def copy_without_spark(load: Load, url: str, schema: str, name: str) -> int:
     rows: Any = load.rows
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
     for number, column in enumerate(load.table.columns):
-        if column.is_nested and not column.is_text_array:
+        if column.is_json:
             texts = [None if v is None else json.dumps(v) for v in rows[column.name].to_pylist()]
             rows = rows.set_column(number, column.name, pa.array(texts, pa.string()))
     task = copy_task(load, url, schema, name)

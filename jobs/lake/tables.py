@@ -30,7 +30,7 @@ class LakeTable:
     """One Delta table at an address, with the schema it should have.
 
     looked_up_by: columns whose least and greatest value Delta notes for every file, so that a query on them opens few
-    files. Noting them for every column takes a third of the time of writing.
+    files. Noting them for every column takes a quarter of the time of writing.
     """
 
     spark: SparkSession

@@ -57,6 +57,11 @@ class Column:
             inner.is_type(*exp.DataType.TEXT_TYPES) for inner in self.type.expressions
         )
 
+    @property
+    def is_json(self) -> bool:
+        """Whether PostgreSQL holds it as JSON: it is nested, and no array of texts."""
+        return self.is_nested and not self.is_text_array
+
 
 @dataclass(frozen=True)
 class ForeignKey:

@@ -592,8 +592,7 @@ def _old(table: Table) -> str:
 
 
 def _definition(column: Column) -> sql.Composable:
-    is_json = column.is_nested and not column.is_text_array
-    kind = "jsonb" if is_json else column.type.sql(dialect="postgres")
+    kind = "jsonb" if column.is_json else column.type.sql(dialect="postgres")
     null = "" if column.nullable else " NOT NULL"
     return sql.SQL("{} " + kind + null).format(sql.Identifier(column.name))
 

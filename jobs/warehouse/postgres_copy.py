@@ -37,7 +37,7 @@ def copy_rows(load: Load, url: str, schema: str, name: str) -> int:
     Gives the number of rows. Raises UserAnalyticsError with what the server said, or naming the column of a value that
     PostgreSQL cannot store.
     """
-    nested = {column.name for column in load.table.columns if _is_json(column)}
+    nested = {column.name for column in load.table.columns if column.is_json}
     names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
     rows: DataFrame = load.rows.select(*(F.to_json(n).alias(n) if n in nested else F.col(n) for n in names))
     copy, few = copy_task(load, url, schema, name), _few_rows(load, rows)
@@ -138,11 +138,7 @@ def _require_no_nul(name: str, column: pa.Array) -> None:
 def _encoder(column: Column) -> Encoder | None:
     if column.type.is_type(exp.DataType.Type.UUID):
         return _uuid_bytes
-    return _json_bytes if _is_json(column) else None
-
-
-def _is_json(column: Column) -> bool:
-    return column.is_nested and not column.is_text_array
+    return _json_bytes if column.is_json else None
 
 
 def _uuid_bytes(texts: pa.Array) -> pa.Array:
