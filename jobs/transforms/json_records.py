@@ -26,9 +26,9 @@ from jobs.feeds.mapping import SourceNames
 
 # Fewer texts are not halved once more.
 SMALLEST_BLOCK = 64
-WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\n\r]+')
-DECODER = JSONDecoder()
+# A JSON value from a place on, and where it ends.
+SCAN: Any = getattr(JSONDecoder(), "scan_once")  # noqa: B009 - no type is declared for it
 
 
 def json_records(records: DataFrame, names: SourceNames) -> DataFrame:
@@ -159,9 +159,8 @@ def read_record(raw: bytes, levels: Mapping[str, list[str]]) -> Record:
         if len({name for name, *_ in members}) < len(members):
             # Of a name that comes twice, one value would be lost.
             record.problem = record.problem or "repeated_name"
-        for name, start, end in members:
+        for name, value, start in members:
             path = f"{level}.{name}" if level else name
-            value = _value(text[start:end])
             if name not in known:
                 record.extra.append((path, value))
                 continue
@@ -173,37 +172,36 @@ def read_record(raw: bytes, levels: Mapping[str, list[str]]) -> Record:
     return record
 
 
-def _members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
-    """The name of each member of the object that begins there, and where its value begins and ends.
+def _members(text: str, start: int) -> Iterator[tuple[str, str | None, int]]:
+    """Of each member of the object that begins there: its name, its value as text, and where that begins.
 
-    The text has to be valid JSON.
+    The text has to be valid JSON. A value that is no string is given as it stands there, but for white space: the same
+    fact is the same text.
     """
     at = _past_space(text, start + 1)
     while text[at] != "}":
-        name, at = DECODER.raw_decode(text, at)
+        name, at = SCAN(text, at)
         begin = _past_space(text, _past_space(text, at) + 1)
-        _, end = DECODER.raw_decode(text, begin)
-        yield _storable(name), begin, end
+        value, end = SCAN(text, begin)
+        if isinstance(value, str):
+            value = _storable(value)
+        elif value is not None:
+            value = STRING_OR_SPACE.sub(r"\1", text[begin:end])
+        yield _storable(name), value, begin
         at = _past_space(text, end)
         if text[at] == ",":
             at = _past_space(text, at + 1)
 
 
 def _past_space(text: str, at: int) -> int:
-    match = WHITE_SPACE.match(text, at)
-    return match.end() if match else at
-
-
-def _value(text: str) -> str | None:
-    """The text of a string; anything else as it stands there, but for white space: the same fact is the same text."""
-    if text.startswith('"'):
-        return _storable(json.loads(text))
-    return None if text == "null" else STRING_OR_SPACE.sub(r"\1", _storable(text))
+    while text[at] in " \t\n\r":
+        at += 1
+    return at
 
 
 def _storable(text: str) -> str:
     """The same text; half a surrogate pair, which has no place in UTF-8, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _as_json(members: Iterable[tuple[str, str | None]]) -> str:
