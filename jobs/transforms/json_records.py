@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from json.decoder import JSONDecoder
 from typing import Any
 
@@ -107,7 +108,7 @@ def _parts(
         nothing = pa.nulls(len(texts), pa.string())
         yield [*(pc.struct_field(struct, path.split(".")) for path in paths), nothing, nothing]
     elif kind is None or len(texts) <= SMALLEST_BLOCK:
-        records = [read_record(text, levels) for text in texts.cast(pa.binary()).to_pylist()]
+        records = [read_record(text, levels, kind is None) for text in texts.cast(pa.binary()).to_pylist()]
         extras = [
             _as_json(record.extra) if record.extra and not record.problem else None for record in records
         ]
@@ -141,53 +142,78 @@ def read_block(texts: pa.Array, kind: pa.Schema) -> pa.Table | None:
     return table if table.num_rows == len(texts) else None
 
 
-def read_record(raw: bytes, levels: Mapping[str, list[str]]) -> Record:
-    """One text, whatever it holds."""
+class _Object(list[tuple[str, Any]]):
+    """The members of a JSON object, repeated names included."""
+
+
+def read_record(raw: bytes, levels: Mapping[str, list[str]], with_objects: bool = False) -> Record:
+    """One text, whatever it holds. with_objects: objects that are looked into are given as values, too."""
     try:
         text = raw.decode()
     except UnicodeDecodeError:
         return Record(problem="invalid_utf8")
     try:
-        is_object = isinstance(json.loads(text, parse_constant=_refuse), dict)
+        # Numbers as they stand there.
+        whole = json.loads(
+            text, object_pairs_hook=_Object, parse_int=str, parse_float=str, parse_constant=_refuse
+        )
     except (ValueError, RecursionError):
-        is_object = False
-    if not is_object:
+        whole = None
+    if not isinstance(whole, _Object):
         return Record(problem="malformed_json")
-    record, places = Record(), {"": text.index("{")}
+    record, objects = Record(), {"": whole}
+    ways: dict[str, tuple[int, ...]] = {}
     for level, known in levels.items():
-        members = list(_members(text, places[level])) if level in places else []
-        if len({name for name, *_ in members}) < len(members):
+        members = objects.get(level, _Object())
+        if len({name for name, _ in members}) < len(members):
             # Of a name that comes twice, one value would be lost.
             record.problem = record.problem or "repeated_name"
-        for name, value, start in members:
+        for number, (name, found) in enumerate(members):
+            name, way = _storable(name), (*ways.get(level, ()), number)
             path = f"{level}.{name}" if level else name
-            if name not in known:
+            is_known = name in known
+            if is_known and path in levels and isinstance(found, _Object):
+                objects[path], ways[path] = found, way
+                if not with_objects:
+                    continue
+            value = _text_at(text, way) if isinstance(found, list) else _text(found)
+            if not is_known:
                 record.extra.append((path, value))
                 continue
             record.values[path] = value
-            if path in levels and text[start] == "{":
-                places[path] = start
-            elif path in levels and value is not None:
+            if path in levels and value is not None and not isinstance(found, _Object):
                 record.problem = record.problem or f"{path}_not_an_object"
     return record
 
 
-def _members(text: str, start: int) -> Iterator[tuple[str, str | None, int]]:
-    """Of each member of the object that begins there: its name, its value as text, and where that begins.
+def _text(value: Any) -> str | None:
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+    return _storable(value)
 
-    The text has to be valid JSON. A value that is no string is given as it stands there, but for white space: the same
-    fact is the same text.
+
+def _text_at(text: str, way: Iterable[int]) -> str:
+    """An object or array inside a valid JSON object as it stands there, but for white space: the same is the same text.
+
+    way: the number of the member to go to, from the outermost object on.
     """
+    begin, end = _past_space(text, 0), len(text)
+    for number in way:
+        begin, end = next(islice(_places(text, begin), number, None))
+    return _storable(STRING_OR_SPACE.sub(r"\1", text[begin:end]))
+
+
+def _places(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Where the value of each member of the object that begins there begins and ends."""
     at = _past_space(text, start + 1)
     while text[at] != "}":
-        name, at = SCAN(text, at)
+        _, at = SCAN(text, at)
         begin = _past_space(text, _past_space(text, at) + 1)
-        value, end = SCAN(text, begin)
-        if isinstance(value, str):
-            value = _storable(value)
-        elif value is not None:
-            value = STRING_OR_SPACE.sub(r"\1", text[begin:end])
-        yield _storable(name), value, begin
+        _, end = SCAN(text, begin)
+        yield begin, end
         at = _past_space(text, end)
         if text[at] == ",":
             at = _past_space(text, at + 1)
