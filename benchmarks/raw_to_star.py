@@ -43,6 +43,7 @@ CONTENDERS = {
     "duckdb_tuned": Contender("DuckDB, piped into bare tables, keys afterwards, tuned by hand"),
     "duckdb_copy": Contender("DuckDB, CSV, COPY into the constrained tables"),
     "spark_jdbc": Contender("Spark, dropDuplicates, JDBC append with rewritten batches"),
+    "dlt_load": Contender("dlt, read_jsonl into one table, star schema by SQL"),
     "pandas_to_sql": Contender("pandas chunks, SQLAlchemy to_sql"),
     "psql_copy_floor": Contender("psql: COPY into fresh tables, keys afterwards", from_ready_csv=True),
     "copy_constrained": Contender("psql: COPY into the constrained tables", from_ready_csv=True),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jobs.analyze_orders import analyze_orders
@@ -38,7 +39,7 @@ from jobs.runs import RECORDED_TABLES, recorded
 from jobs.settings import Settings
 from jobs.spark import some_at_once
 from jobs.stage_feed import add_max_rejected
-from jobs.summary import print_summary
+from jobs.summary import print_summary, warehouse_contents
 from jobs.train_segments import train_segments
 from jobs.upload_files import upload
 from jobs.warehouse import open_warehouse
@@ -167,10 +168,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             upload_folder(store, folder)
         elif options.data:
             upload_folder(store, options.data)
-        with open_warehouse(settings) as warehouse, open_run("run", settings, options.warn_only) as run:
+        with (
+            open_warehouse(settings) as warehouse,
+            open_run("run", settings, options.warn_only) as run,
+            ThreadPoolExecutor(1) as meanwhile,
+        ):
             with reported(run) as written:
                 results = run_all(run, warehouse, names, options.max_rejected)
-            print_summary(run, warehouse, results, *written)
+                # The warehouse works on these while Spark collects the report.
+                contents = meanwhile.submit(warehouse_contents, warehouse)
+            print_summary(run, contents.result(), results, *written)
         return 3 if any(result.refused for result in results) else 0
 
     return job_main(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jobs.console import table
 from jobs.context import RunContext
@@ -15,8 +16,24 @@ FIRST_ROWS = 5
 COUNTS = ("records_read", "accepted", "duplicates", "rejected")
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What stands in the warehouse. counts: rows of each table; views: each one's columns and first rows."""
+
+    counts: dict[str, int]
+    views: dict[str, tuple[list[str], list[tuple[object, ...]]]]
+
+
+def warehouse_contents(warehouse: Warehouse) -> Contents:
+    """Count the tables and read the first rows of the views; views over large tables take seconds."""
+    there = set(warehouse.published())
+    counts = warehouse.counts([name for name in tables() if name in there])
+    shown = [name for name in views() if _tables_of(name) <= there]
+    return Contents(counts, {name: warehouse.query(name, FIRST_ROWS) for name in shown})
+
+
 def print_summary(
-    run: RunContext, warehouse: Warehouse, results: Sequence[StageResult], report: str | None = None
+    run: RunContext, contents: Contents, results: Sequence[StageResult], report: str | None = None
 ) -> None:
     """Print the summary of a run to standard output. report: the address of the run's report."""
     print("\nRecords of this run")
@@ -31,15 +48,11 @@ def print_summary(
     for entry in (entry for result in results for entry in result.refused):
         print(f"  refused: {entry.error}")
 
-    there = set(warehouse.published())
-    counts = warehouse.counts([name for name in tables() if name in there])
     print("\nRows per table")
-    print(table(("table", "rows"), list(counts.items())))
-    for name, view in views().items():
-        if _tables_of(name) <= there:
-            header, first = warehouse.query(name, FIRST_ROWS)
-            print(f"\n{name}  ({view.comment})")
-            print(table(header, first) if first else "  no rows")
+    print(table(("table", "rows"), list(contents.counts.items())))
+    for name, (header, first) in contents.views.items():
+        print(f"\n{name}  ({views()[name].comment})")
+        print(table(header, first) if first else "  no rows")
 
     print("\nSeconds per step")
     steps = [(s.name, round(s.seconds, 1), "; ".join(s.detail)) for s in run.steps]

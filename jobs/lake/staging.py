@@ -13,7 +13,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -261,43 +261,40 @@ def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
 
 def _counts(feed: Feed, records: DataFrame, files: Sequence[InspectedFile]) -> dict[int, FileCounts]:
     rules = feed.rules_of_records(Action.WARN, Action.FAIL)
-    accepted = F.col("_reasons") == ""
-    per_file = (
-        records.groupBy("_file_id")
+    # By all reasons at once: they are few, and one look at the records is enough.
+    groups = (
+        records.groupBy("_file_id", "_reasons")
         .agg(
-            F.count("*").alias("read"),
-            F.count_if(F.col("_reasons") != "").alias("rejected"),
+            F.count("*").alias("records"),
             F.count("_extra").alias("extra"),
-            *(
-                F.count_if(accepted & broken(rule, F.col(rule.columns[0]))).alias(f"rule {rule.name}")
-                for rule in rules
-            ),
+            *(F.count_if(broken(rule, F.col(rule.columns[0]))).alias(f"rule {rule.name}") for rule in rules),
         )
         .collect()
     )
-    reasons: dict[int, Counter[str]] = {}
-    if any(row.rejected for row in per_file):
-        by_reason = records.where("_reasons <> ''").select(
-            "_file_id", F.explode(F.split("_reasons", ",")).alias("reason")
-        )
-        for row in by_reason.groupBy("_file_id", "reason").count().collect():
-            reasons.setdefault(row._file_id, Counter())[row.reason] = row["count"]
     unknown: dict[int, list[str]] = {}
-    if any(row.extra for row in per_file):
+    if any(group.extra for group in groups):
         keys = records.select("_file_id", F.explode(F.json_object_keys("_extra")).alias("name")).distinct()
         for row in keys.orderBy("name").collect():
             unknown.setdefault(row._file_id, []).append(row.name)
-    found = {
-        row._file_id: FileCounts(
-            row.read,
-            row.rejected,
-            reasons.get(row._file_id, {}),
-            unknown.get(row._file_id, ()),
-            {rule.name: row[f"rule {rule.name}"] for rule in rules},
+
+    of_file: dict[int, list[Row]] = {}
+    for group in groups:
+        of_file.setdefault(group._file_id, []).append(group)
+
+    def counts(file_id: int, groups: Sequence[Row]) -> FileCounts:
+        reasons: Counter[str] = Counter()
+        for group in groups:
+            for reason in filter(None, group._reasons.split(",")):
+                reasons[reason] += group.records
+        return FileCounts(
+            sum(group.records for group in groups),
+            sum(group.records for group in groups if group._reasons),
+            reasons,
+            unknown.get(file_id, ()),
+            {r.name: sum(group[f"rule {r.name}"] for group in groups if not group._reasons) for r in rules},
         )
-        for row in per_file
-    }
-    return {file.file_id: found.get(file.file_id, FileCounts()) for file in files}
+
+    return {file.file_id: counts(file.file_id, of_file.get(file.file_id, ())) for file in files}
 
 
 def _require_share(feed: Feed, counted: Collection[FileCounts], max_share: float) -> None:
@@ -369,21 +366,24 @@ def _write_accepted(
         if not repeated.isEmpty():
             require_same_natural_key(feed, candidates)
             kept = survivors(feed, valid, repeated, candidates)
-        there = target.read()
-        ours = F.col("_file_id").isin(ids)
-        has_rows = not there.isEmpty()
-        has_ours = has_rows and not there.where(ours).isEmpty()
-        if not has_rows:
+        # Its first version is that of an empty table.
+        if target.version() == 0:
             target.append(kept)
             return _per_file(target.read())
 
+        there = target.read()
+        ours = F.col("_file_id").isin(ids)
+        has_ours = not there.where(ours).isEmpty()
         matched = _matched(feed, kept, there.where(~ours))
         with kept_on_disk(matched):
-            if has_ours or not matched.where("_better").isEmpty():
+            found = matched.agg(F.count("*").alias("keys"), F.count_if("_better").alias("better")).collect()[
+                0
+            ]
+            if has_ours or found.better:
                 _merge(feed, target, kept, ids, has_ours)
                 none = dict.fromkeys((entry.file_id for entry in known), 0)
                 return none | _per_file(target.read())
-            new = kept.join(matched.select(*KEY), list(KEY), "left_anti")
+            new = kept.join(matched.select(*KEY), list(KEY), "left_anti") if found.keys else kept
             if not new.isEmpty():
                 target.append(new)
             return _per_file(target.read().where(ours))

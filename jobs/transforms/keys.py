@@ -48,9 +48,10 @@ def time_ordered_id(instant: Column, hi: Column, lo: Column) -> Column:
     variant = F.shiftleft(lo.bitwiseAND(F.lit(3)), 60)
     end = F.hex(_bits(first, variant, more, F.shiftrightunsigned(lo, 16)))
     groups = ((early, 9, 8), (middle, 9, 4), (middle, 13, 4), (end, 1, 4), (end, 5, 12))
-    return F.lower(
-        F.concat_ws("-", *(F.substring(digits, start, length) for digits, start, length in groups))
-    )
+    # Bytes are cut in one go; of a text, Spark counts the characters first.
+    cut = [F.substring(digits.cast("binary"), start, length) for digits, start, length in groups]
+    dashed = [cut[0], *(part for group in cut[1:] for part in (F.lit(b"-"), group))]
+    return F.lower(F.concat(*dashed).cast("string"))
 
 
 def _bits(*parts: Column) -> Column:
