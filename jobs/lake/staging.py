@@ -376,9 +376,9 @@ def _write_accepted(
         has_ours = not there.where(ours).isEmpty()
         matched = _matched(feed, kept, there.where(~ours))
         with kept_on_disk(matched):
-            found = matched.agg(F.count("*").alias("keys"), F.count_if("_better").alias("better")).collect()[
-                0
-            ]
+            (found,) = matched.agg(
+                F.count("*").alias("keys"), F.count_if("_better").alias("better")
+            ).collect()
             if has_ours or found.better:
                 _merge(feed, target, kept, ids, has_ours)
                 none = dict.fromkeys((entry.file_id for entry in known), 0)
