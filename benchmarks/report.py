@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.raw_to_star import Contender, Runs
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-PACKAGES = ("pyspark", "delta-spark", "duckdb", "pandas", "SQLAlchemy", "psycopg2-binary")
+PACKAGES = ("pyspark", "delta-spark", "duckdb", "dlt", "pandas", "SQLAlchemy", "psycopg2-binary")
 
 HEADER = """# Benchmarks
 

@@ -281,17 +281,17 @@ def _counts(feed: Feed, records: DataFrame, files: Sequence[InspectedFile]) -> d
     for group in groups:
         of_file.setdefault(group._file_id, []).append(group)
 
-    def counts(file_id: int, groups: Sequence[Row]) -> FileCounts:
+    def counts(file_id: int, ours: Sequence[Row]) -> FileCounts:
         reasons: Counter[str] = Counter()
-        for group in groups:
+        for group in ours:
             for reason in filter(None, group._reasons.split(",")):
                 reasons[reason] += group.records
         return FileCounts(
-            sum(group.records for group in groups),
-            sum(group.records for group in groups if group._reasons),
+            sum(group.records for group in ours),
+            sum(group.records for group in ours if group._reasons),
             reasons,
             unknown.get(file_id, ()),
-            {r.name: sum(group[f"rule {r.name}"] for group in groups if not group._reasons) for r in rules},
+            {r.name: sum(group[f"rule {r.name}"] for group in ours if not group._reasons) for r in rules},
         )
 
     return {file.file_id: counts(file.file_id, of_file.get(file.file_id, ())) for file in files}
