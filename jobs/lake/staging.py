@@ -158,7 +158,7 @@ def _stage(
                     run, feed, valid, counted, history, lambda name: _staged(run, name), reread is None
                 )
                 _write_quarantine(run, feed, records, files, counts)
-                accepted = _write_accepted(run, feed, records, files, current.values())
+                accepted = _write_accepted(run, feed, records, files, counts, current.values())
             finally:
                 records.unpersist()
 
@@ -350,6 +350,7 @@ def _write_accepted(
     feed: Feed,
     records: DataFrame,
     files: Sequence[InspectedFile],
+    counts: Mapping[int, FileCounts],
     known: Iterable[LedgerEntry],
 ) -> dict[int, int]:
     """Bring the accepted records into staging in one commit.
@@ -358,6 +359,7 @@ def _write_accepted(
     """
     target = staging_table(run.spark, run.settings, feed).ensure()
     ids = [file.file_id for file in files]
+    any_valid = any(count.read > count.rejected for count in counts.values())
     valid = records.where("_reasons = ''").drop("_reasons", "_record")
     repeated = repeated_keys(valid)
     candidates = with_repeated_key(valid, repeated)
@@ -384,7 +386,7 @@ def _write_accepted(
                 none = dict.fromkeys((entry.file_id for entry in known), 0)
                 return none | _per_file(target.read())
             new = kept.join(matched.select(*KEY), list(KEY), "left_anti") if found.keys else kept
-            if not new.isEmpty():
+            if any_valid and not (found.keys and new.isEmpty()):
                 target.append(new)
             return _per_file(target.read().where(ours))
 

@@ -11,6 +11,8 @@ from jobs.errors import KeyCollision
 from jobs.feeds.declaration import Feed
 from jobs.transforms.keys import KEY, record_key
 
+HALF_KEY = KEY[0]
+
 
 def with_record_key(feed: Feed, records: DataFrame) -> DataFrame:
     """Checked records (see `jobs.transforms.checks`) → the same with `_key_hi` and `_key_lo`, hash of the natural key.
@@ -37,13 +39,17 @@ def with_record_key(feed: Feed, records: DataFrame) -> DataFrame:
 
 
 def repeated_keys(keyed: DataFrame) -> DataFrame:
-    """The keys that more than one record has. Two numbers a row, so that Spark counts without sorting."""
-    return keyed.groupBy(*KEY).count().where("count > 1").select(*KEY)
+    """The first halves of keys that more than one record has.
+
+    One number is counted and looked up faster than two. Keys that share only their first half are told apart where
+    records are ranked.
+    """
+    return keyed.groupBy(HALF_KEY).count().where("count > 1").select(HALF_KEY)
 
 
 def with_repeated_key(keyed: DataFrame, repeated: DataFrame) -> DataFrame:
     """The records whose key is one of those repeated."""
-    return keyed.join(repeated, list(KEY), "left_semi")
+    return keyed.join(repeated, HALF_KEY, "left_semi")
 
 
 def survivors(feed: Feed, keyed: DataFrame, repeated: DataFrame, candidates: DataFrame) -> DataFrame:
@@ -51,7 +57,7 @@ def survivors(feed: Feed, keyed: DataFrame, repeated: DataFrame, candidates: Dat
 
     candidates: those with a repeated key.
     """
-    once = keyed.join(repeated, list(KEY), "left_anti")
+    once = keyed.join(repeated, HALF_KEY, "left_anti")
     order = Window.partitionBy(*KEY).orderBy(preference(feed).desc(), F.col("_file_id"))
     ranked = candidates.withColumn("_rank", F.row_number().over(order))
     return once.unionByName(ranked.where("_rank = 1").drop("_rank"))

@@ -48,6 +48,15 @@ class Column:
         return self.type.is_type(exp.DataType.Type.BIGINT, exp.DataType.Type.DECIMAL)
 
     @property
+    def max_bytes(self) -> int | None:
+        """What the widest value takes in UTF-8 or in Arrow's form, in bytes; None where nothing bounds it."""
+        if self.type.is_type(exp.DataType.Type.VARCHAR) and (length := self.type.find(exp.DataTypeParam)):
+            return 4 * int(length.name)
+        if self.type.is_type(exp.DataType.Type.UUID):
+            return 36
+        return None if self.is_nested or self.type.is_type(*exp.DataType.TEXT_TYPES) else 16
+
+    @property
     def is_nested(self) -> bool:
         return self.type.is_type(exp.DataType.Type.ARRAY, exp.DataType.Type.STRUCT)
 

@@ -164,6 +164,17 @@ def test_neither_order_nor_partitions_matter(
     assert [row[0] for row in first] == sorted({row[0] for row in records})
 
 
+def test_keys_that_share_only_their_first_half_stay_apart(spark: SparkSession) -> None:
+    frame = spark.createDataFrame(
+        [record("ann", "a", "b"), record("bob", "a", "b"), record("bob", "c", "b")], SCHEMA
+    )
+    keyed = frame.withColumns({KEY[0]: F.lit(1), KEY[1]: F.when(F.col("user_id") == "ann", 1).otherwise(2)})
+    repeated = repeated_keys(keyed)
+    candidates = with_repeated_key(keyed, repeated)
+    rows = survivors(LOGS, keyed, repeated, candidates).select("user_id", "device").collect()
+    assert sorted(tuple(row) for row in rows) == [("ann", "a"), ("bob", "c")]
+
+
 def test_two_natural_keys_with_one_hash_stop_the_job(spark: SparkSession) -> None:
     frame = spark.createDataFrame([record("ann", "a", "b"), record("bob", "a", "b")], SCHEMA)
     collided = frame.withColumns({name: F.lit(1) for name in KEY})
