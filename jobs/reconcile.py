@@ -86,7 +86,8 @@ def _compare(
 
 def keyed_measures(declared: Table, rows: DataFrame) -> Measures:
     """Count, sums and the hash of the keys: the sum of the first 60 bits of each key's MD5."""
-    key = F.concat_ws(KEY_SEPARATOR, *(F.col(name).cast("string") for name in declared.primary_key))
+    columns = (F.unix_micros(c.name) if c.is_time else F.col(c.name) for c in declared.key_columns)
+    key = F.concat_ws(KEY_SEPARATOR, *(column.cast("string") for column in columns))
     hashed = F.conv(F.substring(F.md5(key), 1, 15), 16, 10).cast("decimal(20,0)")
     return lake_measures(declared, rows, **{KEY_HASH: hashed})
 

@@ -13,7 +13,8 @@ from pyspark.sql import DataFrame
 from jobs.warehouse.declarations import Column, Table, View
 
 # What a table is measured by, besides `sum(<measure>)`. The hash is the sum, over all rows, of the first 60 bits of the
-# MD5 of the primary key's columns as text, separated: every engine can compute it, in any order of the rows.
+# MD5 of the primary key's columns as text, separated, times as microseconds since 1970: every engine can compute it, in
+# any order of the rows.
 ROW_COUNT, KEY_HASH = "row_count", "hash of the keys"
 KEY_SEPARATOR = "\u001f"
 Measures = Mapping[str, Decimal | int | None]

@@ -209,7 +209,10 @@ def merge_statement(table: Table, target: str, source: str, span: tuple[str, str
 def measures_query(table: Table, name: str) -> str:
     """Count, sums of the measures, hash of the keys (see `base.KEY_HASH`)."""
     separator = f", CHR({ord(KEY_SEPARATOR)}), "
-    key = separator.join(f"CAST({quoted(column)} AS STRING)" for column in table.primary_key)
+    key = separator.join(
+        f"CAST({f'UNIX_MICROS({quoted(c.name)})' if c.is_time else quoted(c.name)} AS STRING)"
+        for c in table.key_columns
+    )
     bits = f"CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(CONCAT({key}))), 1, 15)) AS INT64)"
     values = [
         "COUNT(*)",

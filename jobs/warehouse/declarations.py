@@ -44,6 +44,10 @@ class Column:
         return self.comment.endswith("(personal)")
 
     @property
+    def is_time(self) -> bool:
+        return self.type.is_type(exp.DataType.Type.TIMESTAMPTZ)
+
+    @property
     def is_measure_type(self) -> bool:
         return self.type.is_type(exp.DataType.Type.BIGINT, exp.DataType.Type.DECIMAL)
 
@@ -119,6 +123,12 @@ class Table:
             *(c for f in self.foreign_keys for c in f.columns),
         }
         return tuple(c.name for c in self.columns if c.is_measure_type and c.name not in keys)
+
+    @property
+    def key_columns(self) -> list[Column]:
+        """The columns of the primary key, in its order."""
+        kinds = {column.name: column for column in self.columns}
+        return [kinds[name] for name in self.primary_key]
 
     @property
     def key_begins_with_time(self) -> bool:

@@ -165,7 +165,11 @@ class PostgresWarehouse:
                 raise UserAnalyticsError(f"measure: PostgreSQL: {_one_line(error)}") from None
 
     def _measure(self, cursor: Any, table: Table) -> Measures:
-        key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(n)) for n in table.primary_key)
+        time = sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint::text")
+        key = sql.SQL(", ").join(
+            (time if c.is_time else sql.SQL("{}::text")).format(sql.Identifier(c.name))
+            for c in table.key_columns
+        )
         hashed = sql.SQL("sum(('x' || left(md5(concat_ws({}, {})), 15))::bit(60)::bigint)").format(
             sql.Literal(KEY_SEPARATOR), key
         )

@@ -8,11 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 from sqlglot import exp
 
 import jobs.warehouse.bigquery as bigquery_module
 import jobs.warehouse.postgres as postgres_module
-from jobs.warehouse.base import Load, Published, Warehouse
+from jobs.reconcile import keyed_measures
+from jobs.warehouse.base import Load, Measures, Published, Warehouse, number_text
 from jobs.warehouse.bigquery import BigQueryWarehouse
 from jobs.warehouse.declarations import Table, tables, views
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -189,6 +191,26 @@ def test_a_table(both: tuple[Postgres, BigQuery], name: str) -> None:
         == comparable(second.content(name))
         == comparable(rows(tables()[name]))
     )
+
+
+@pytest.mark.spark
+def test_lake_and_warehouses_measure_the_same_rows_alike(
+    both: tuple[Postgres, BigQuery], spark: SparkSession
+) -> None:
+    expected = {
+        name: keyed_measures(
+            table, spark.createDataFrame(arrow_rows(name, rows(table)), table.spark_schema())
+        )
+        for name, table in tables().items()
+    }
+    first, second = both
+    for warehouse in (PostgresWarehouse(first.url, "analytics"), second.warehouse):
+        found = warehouse.measures(list(tables().values()))
+        assert {n: texts(m) for n, m in found.items()} == {n: texts(m) for n, m in expected.items()}
+
+
+def texts(measures: Measures) -> dict[str, str | None]:
+    return {name: number_text(value) for name, value in measures.items()}
 
 
 @pytest.mark.parametrize("name", views())
