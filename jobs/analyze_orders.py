@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.build_customer_orders import MART as CUSTOMER_ORDERS
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.datasets import Dataset
 from jobs.lake.marts import bring_to, declared, mart_table, source_mark
@@ -30,16 +30,16 @@ RESULT = "analysis_results.json"
 @writes(f"marts/{MART}")
 def analyze_orders(run: RunContext) -> bool:
     """Bring order_analysis and its JSON file up to customer_orders. Gives whether there was anything to do."""
-    orders = mart_table(run.spark, run.settings, declared(CUSTOMER_ORDERS))
+    orders = mart_table(run, declared(CUSTOMER_ORDERS))
     if not orders.exists():
         log.info("order analysis: no customer orders yet")
         return False
-    mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
+    mart = mart_table(run, declared(MART)).ensure()
     source, version = source_mark(CUSTOMER_ORDERS, orders), orders.version()
     if mart.applied(source) == version:
         log.info("order analysis: up to date")
         return False
-    with heartbeat(run.spark, "order analysis"):
+    with run.heartbeat("order analysis"):
         # A few rows per city and product: kept here, as both the file and the table need them.
         analysed = order_analysis(orders.read(version)).select(*mart.schema.names)
         rows = analysed.collect()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.enrich_customers import enrich_customers, staged
 from jobs.lake.intermediates import FOLDER as WORK
@@ -34,11 +34,11 @@ def build_customer_orders(run: RunContext) -> bool:
     if not source.orders.exists():
         log.info("customer orders: no orders staged yet")
         return False
-    mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
+    mart = mart_table(run, declared(MART)).ensure()
     if mart.applied(source.name) == source.version:
         log.info("customer orders: up to date")
         return False
-    with heartbeat(run.spark, "customer orders"):
+    with run.heartbeat("customer orders"):
         rows = customer_orders(enrich_customers(run), measure_orders(run))
         bring_to(run, mart, rows, declared(MART).primary_key, source.name, source.version)
     log.info("customer orders: built")

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.events import EVENTS
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
@@ -40,11 +40,11 @@ def build_events(run: RunContext, month: str | None = None, detail: list[str] | 
 
     month: `YYYY-MM`, to bring up that month only. detail: gets the number of events of other months.
     """
-    staged = staging_table(run.spark, run.settings, EVENTS)
+    staged = staging_table(run, EVENTS)
     if not staged.exists():
         log.info("events: none staged yet")
         return False
-    mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
+    mart = mart_table(run, declared(MART)).ensure()
     # Each month follows staging on its own: what it passed over for another month is still new to that one.
     source = f"{EVENTS.name} of {month}" if month else EVENTS.name
     changes = changes_since(mart, source, staged, KEY)
@@ -54,10 +54,10 @@ def build_events(run: RunContext, month: str | None = None, detail: list[str] | 
     if month:
         _count_other_months(changes.rows, month, detail)
     there = mart.read()
-    is_first = there.isEmpty()
+    is_first = not mart.has_rows()
     ids = None if changes.whole else changes.rows.select("id").distinct()
     rows = events_of(staged.read(changes.version), None if is_first else there, ids, month)
-    with heartbeat(run.spark, "events"):
+    with run.heartbeat("events"):
         # What changes is known row by row here, also when staging has to be looked at as a whole.
         changed = replace(changes, rows=rows, whole=False, only_inserts=is_first)
         apply_changes(run, mart, source, staged, changed, lambda rows: rows, declared(MART).primary_key)

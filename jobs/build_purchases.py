@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.purchases import PURCHASES
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
@@ -29,16 +29,16 @@ MART = "user_purchase"
 @writes(f"marts/{MART}")
 def build_purchases(run: RunContext) -> bool:
     """Bring user_purchase up to the present version of staged purchases. Gives whether there was anything to do."""
-    purchases = staging_table(run.spark, run.settings, PURCHASES)
+    purchases = staging_table(run, PURCHASES)
     if not purchases.exists():
         log.info("purchases: none staged yet")
         return False
-    mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
+    mart = mart_table(run, declared(MART)).ensure()
     changes = changes_since(mart, PURCHASES.name, purchases, KEY)
     if changes is None:
         log.info("purchases: up to date")
         return False
-    with heartbeat(run.spark, "purchases"):
+    with run.heartbeat("purchases"):
         apply_changes(
             run, mart, PURCHASES.name, purchases, changes, user_purchases, declared(MART).primary_key
         )

@@ -16,17 +16,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.reviews import REVIEWS
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
-from jobs.models.files import choose_model
+from jobs.models.files import chosen_version, load_model
 from jobs.runs import recorded
 from jobs.settings import Settings
 from jobs.spark import session_settings
@@ -42,24 +41,25 @@ SCORED_BY = f"{REVIEWS.name} scored by "
 @writes(f"marts/{MART}")
 def build_review_features(run: RunContext, wanted: str = "latest") -> bool:
     """Bring movie_review up to the present version of staged reviews and the wanted model. Gives whether it changed."""
-    reviews = staging_table(run.spark, run.settings, REVIEWS)
+    reviews = staging_table(run, REVIEWS)
     if not reviews.exists():
         log.info("reviews: none staged yet")
         return False
-    model = choose_model(run.spark, run.store, wanted)
-    mart = mart_table(run.spark, run.settings, declared(MART)).ensure()
-    source = f"{SCORED_BY}{_scorer(mart, model)}"
+    version = chosen_version(run.store, wanted)
+    mart = mart_table(run, declared(MART)).ensure()
+    source = f"{SCORED_BY}{_scorer(mart, version)}"
     changes = changes_since(mart, source, reviews, declared(MART).primary_key)
     if changes is None:
         log.info("reviews: up to date")
         return False
 
+    model = load_model(run.spark, run.store, version)
     partitions = max(1, -(-changes.rows.count() // REVIEWS_PER_TASK))
 
     def transform(rows: DataFrame) -> DataFrame:
         return review_features(rows, model, run.started_at, partitions)
 
-    with heartbeat(run.spark, "reviews"), top_terms_in_memory(run.spark):
+    with run.heartbeat("reviews"), top_terms_in_memory(run.spark):
         apply_changes(run, mart, source, reviews, changes, transform, declared(MART).primary_key)
     log.info("reviews: built from version %d of staged reviews by model %s", changes.version, model.version)
     return True
@@ -79,13 +79,12 @@ def review_features(reviews: DataFrame, model: SentimentModel, now: datetime, pa
     )
 
 
-def _scorer(mart: LakeTable, model: SentimentModel) -> str:
+def _scorer(mart: LakeTable, model: str) -> str:
     """The model, and since which version of the mart it scores: going back to an old model scores all again, too."""
-    table = DeltaTable.forPath(mart.spark, mart.uri)
-    known = (table.detail().select("properties").collect()[0].properties or {}).get(MODEL_PROPERTY, "")
-    if known.split("@")[0] == model.version:
-        return str(known)
-    scorer = f"{model.version}@{mart.version()}"
+    known = mart.properties().get(MODEL_PROPERTY, "")
+    if known.split("@")[0] == model:
+        return known
+    scorer = f"{model}@{mart.version()}"
     mart.spark.sql(f"ALTER TABLE delta.`{mart.uri}` SET TBLPROPERTIES ('{MODEL_PROPERTY}' = '{scorer}')")
     return scorer
 

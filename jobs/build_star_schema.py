@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.logs import LOGS
 from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table, source_mark
@@ -35,17 +35,20 @@ FACT = "fact_user_actions"
 @writes("marts/fact_user_actions", *(f"marts/{dimension.table}" for dimension in DIMENSIONS))
 def build_star_schema(run: RunContext) -> bool:
     """Bring dimensions and facts up to the present version of staged logs. Gives whether there was anything to do."""
-    logs = staging_table(run.spark, run.settings, LOGS)
+    logs = staging_table(run, LOGS)
     if not logs.exists():
         log.info("star schema: no logs staged yet")
         return False
-    facts = mart_table(run.spark, run.settings, declared(FACT)).ensure()
+    facts = mart_table(run, declared(FACT)).ensure()
     changes = changes_since(facts, LOGS.name, logs, KEY)
     # Where all that ever happened are appends, every member is used. Otherwise some may have to leave; also when the
     # run that should have dropped them was killed.
     had_members = any(_dimension_table(run, dimension).exists() for dimension in DIMENSIONS)
     may_leave = had_members and not facts.last_commit_appended()
-    with heartbeat(run.spark, "star schema"):
+    if changes is None and not may_leave:
+        log.info("star schema: up to date")
+        return False
+    with run.heartbeat("star schema"):
         if changes:
             mark = source_mark(LOGS.name, logs)
             may_leave = may_leave or (had_members and (changes.whole or not changes.only_inserts))
@@ -70,7 +73,7 @@ def build_star_schema(run: RunContext) -> bool:
 
 
 def _dimension_table(run: RunContext, dimension: Dimension) -> LakeTable:
-    return mart_table(run.spark, run.settings, declared(dimension.table))
+    return mart_table(run, declared(dimension.table))
 
 
 def _add_members(
@@ -97,7 +100,7 @@ def _add_members(
 
 def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:
     table = _dimension_table(run, dimension)
-    facts = mart_table(run.spark, run.settings, declared(FACT)).read()
+    facts = mart_table(run, declared(FACT)).read()
     used = facts.select(dimension.key).where(F.col(dimension.key).isNotNull()).distinct()
     if not table.read().join(used, dimension.key, "left_anti").isEmpty():
         table.merge(

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.errors import UserAnalyticsError
 from jobs.feeds.users import USERS
@@ -38,13 +38,11 @@ from jobs.transforms.users import users, users_history
 @writes("marts/users", "marts/users_history")
 def build_users(run: RunContext) -> bool:
     """Bring users and users_history up to the present version of staged users. Gives whether there was anything new."""
-    staged = staging_table(run.spark, run.settings, USERS)
+    staged = staging_table(run, USERS)
     if not staged.exists():
         log.info("users: none staged yet")
         return False
-    history, current = (
-        mart_table(run.spark, run.settings, declared(name)).ensure() for name in ("users_history", "users")
-    )
+    history, current = (mart_table(run, declared(name)).ensure() for name in ("users_history", "users"))
     _require_no_dropped_column(history, current)
     mark = source_mark(USERS.name, staged)
     # A run may have died between the two commits: what the mart that is behind has not applied goes into both.
@@ -55,7 +53,7 @@ def build_users(run: RunContext) -> bool:
     if changes is None:
         log.info("users: up to date")
         return False
-    with heartbeat(run.spark, "users"), ExitStack() as kept:
+    with run.heartbeat("users"), ExitStack() as kept:
         if not changes.whole:
             changes = replace(changes, rows=changes.rows.select("email").distinct())
             kept.enter_context(kept_on_disk(changes.rows))
@@ -71,7 +69,7 @@ def build_users(run: RunContext) -> bool:
 
 def _require_no_dropped_column(*marts: LakeTable) -> None:
     for mart in marts:
-        if unwanted := set(mart.read().columns) - set(mart.schema.names):
+        if unwanted := set(mart.column_names()) - set(mart.schema.names):
             raise UserAnalyticsError(
                 f"{mart.uri} has the column {', '.join(sorted(unwanted))}, which SECRET_COLUMNS=drop does not allow. "
                 "Move staging/users, staging/_ingested_files and both tables of users away and run again: all is "
@@ -80,7 +78,7 @@ def _require_no_dropped_column(*marts: LakeTable) -> None:
 
 
 def _known_locations(run: RunContext) -> DataFrame:
-    table = LocationCache(run.spark, run.settings).table
+    table = LocationCache(run).table
     if not table.exists():
         return local_rows(run.spark, [], table.schema)
     run.note_table_read(table)

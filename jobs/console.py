@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -56,14 +56,17 @@ def configure_logging(form: str = "text") -> None:
 
 
 @contextmanager
-def heartbeat(spark: SparkSession, label: str) -> Iterator[None]:
-    """Every five seconds, say how far Spark is with what runs inside the block."""
+def heartbeat(session: Callable[[], SparkSession | None], label: str) -> Iterator[None]:
+    """Every five seconds, say how far Spark is with what runs inside the block.
+
+    session: gives Spark's, None while there is none.
+    """
     done = threading.Event()
     started = time.monotonic()
 
     def beat() -> None:
         while not done.wait(HEARTBEAT_SECONDS):
-            log.info("%s … %s%.0f s", label, _tasks(spark), time.monotonic() - started)
+            log.info("%s … %s%.0f s", label, _tasks(session()), time.monotonic() - started)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -74,7 +77,9 @@ def heartbeat(spark: SparkSession, label: str) -> Iterator[None]:
         thread.join()
 
 
-def _tasks(spark: SparkSession) -> str:
+def _tasks(spark: SparkSession | None) -> str:
+    if spark is None:
+        return ""
     try:
         tracker = spark.sparkContext.statusTracker()
         stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +24,14 @@ from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.console import configure_logging, log
+from jobs.console import configure_logging, heartbeat, log
 from jobs.datasets import Dataset, of_lake
 from jobs.errors import UserAnalyticsError
 from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.quality.rules import RuleResult
 from jobs.settings import Settings
-from jobs.spark import SMALL_LAKE_BYTES, get_session, java_has_ended, jvm_pid
+from jobs.spark import SMALL_LAKE_BYTES, get_session, has_started, java_has_ended, jvm_pid
 from jobs.warehouse.base import Check
 
 if TYPE_CHECKING:
@@ -78,11 +78,12 @@ class StepListener(Protocol):
 class RunContext:
     """A run under way. steps grows as `step` blocks end; checks as tables are published; refused: a file was.
 
+    start_spark: gives the session; asked once, when something needs it. Seeing that there is nothing to do needs none.
     listener: is told of the steps.
     findings: what rules found. warn_only: a rule that says `fail` does not stop the run.
     """
 
-    spark: SparkSession
+    start_spark: Callable[[], SparkSession]
     settings: Settings
     store: ObjectStore
     run_id: str
@@ -95,6 +96,8 @@ class RunContext:
     listener: StepListener | None = None
     warn_only: bool = False
     locks: TableLocks = field(init=False)
+    _session: SparkSession | None = field(init=False, default=None)
+    _starting: threading.Lock = field(init=False, default_factory=threading.Lock)
     _clock: float = field(init=False, default_factory=time.monotonic)
     _numbers: Iterator[int] = field(init=False, default_factory=lambda: itertools.count(1))
     # Steps of several threads may be under way at once.
@@ -107,9 +110,37 @@ class RunContext:
             self.command,
             self.run_id,
             self.settings.lock_wait_seconds,
-            processes=lambda: [process_name(pid) for pid in (os.getpid(), jvm_pid(self.spark))],
-            on_lost=lambda: self.spark.sparkContext.cancelAllJobs(),
+            processes=self._processes,
+            on_lost=self._cancel,
         )
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, which starts when it is first asked for."""
+        with self._starting:
+            if self._session is None:
+                self._session = self.start_spark()
+                # Who waits for a lock of this run must know of the process that writes from now on.
+                self.locks.beat()
+            return self._session
+
+    @property
+    def has_spark(self) -> bool:
+        """Whether something needed the session."""
+        return self._session is not None
+
+    def heartbeat(self, label: str) -> AbstractContextManager[None]:
+        """Say, every few seconds, how far Spark is with what runs inside the block."""
+        return heartbeat(lambda: self._session, label)
+
+    def _processes(self) -> list[str]:
+        """Those that may write: this one and, once there is a session, Java's, which outlives a killed Python."""
+        pids = [os.getpid(), *([jvm_pid(self._session)] if self._session else [])]
+        return [process_name(pid) for pid in pids]
+
+    def _cancel(self) -> None:
+        if self._session:
+            self._session.sparkContext.cancelAllJobs()
 
     @property
     def seconds(self) -> float:
@@ -187,7 +218,7 @@ def writes(
 def open_run(
     command: str, settings: Settings, warn_only: bool = False, quick: bool = False
 ) -> Iterator[RunContext]:
-    """Check the lake, open a session if none is open, and close it again if it was opened here.
+    """Check the lake and begin a run; at its end, close the Spark session that was opened for it, if any.
 
     quick: for a command that only looks at something.
 
@@ -195,15 +226,19 @@ def open_run(
     """
     store = object_store(settings)
     store.check()
-    ours = SparkSession.getActiveSession() is None
-    spark = get_session(f"user-analytics {command}", settings, small=_is_small(store), quick=quick)
+    had_spark = has_started()
+
+    def start_spark() -> SparkSession:
+        return get_session(f"user-analytics {command}", settings, small=_is_small(store), quick=quick)
+
+    run = RunContext(
+        start_spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only
+    )
     try:
-        yield RunContext(
-            spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only
-        )
+        yield run
     finally:
-        if ours and not java_has_ended():
-            spark.stop()
+        if run.has_spark and not had_spark and not java_has_ended():
+            run.spark.stop()
 
 
 def _is_small(store: ObjectStore) -> bool:
@@ -220,7 +255,7 @@ def job_main(body: Callable[[], int | None]) -> int:
     configure_logging()
     try:
         configure_logging(os.environ.get("LOG_FORMAT", "").strip() or "text")
-        with _sigterm_as_ctrl_c():
+        with _cleanly_stopped():
             return body() or 0
     except UserAnalyticsError as error:
         log.error("error: %s", error)
@@ -246,8 +281,8 @@ def job_main(body: Callable[[], int | None]) -> int:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """`kill`, the stop of a container, and Airflow's end a run cleanly: an embedded server is stopped, too."""
+def _cleanly_stopped() -> Iterator[None]:
+    """Ctrl-C, `kill`, the stop of a container, and Airflow's end a run cleanly: an embedded server is stopped, too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -255,19 +290,23 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     def stop(*_: object) -> None:
         # Once is enough; a second one must not disturb the cleaning up.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        # As PySpark does on Ctrl-C: a thread that waits for Spark would keep the process for as long. By a thread of
-        # its own, because this one's connection to the JVM may be in use.
+        # As PySpark does on Ctrl-C, where the main thread started Spark: a thread that waits for Spark would keep the
+        # process for as long. By a thread of its own, because this one's connection to the JVM may be in use.
         if spark := SparkContext._active_spark_context:
             cancelling = threading.Thread(target=spark.cancelAllJobs, daemon=True)
             cancelling.start()
             cancelling.join(CANCEL_SECONDS)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    # A shell lets what it runs in the background ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def root_cause(error: BaseException) -> str:

@@ -28,7 +28,7 @@ def row_changes(load: Load, before: DataFrame) -> RowChanges:
     key = list(load.table.primary_key)
     there = before.select(*key, F.lit(True).alias("_there"))
     kinds = (
-        load.rows.join(there, key, "left").groupBy("_deleted", F.isnotnull("_there").alias("known")).count()
+        load.frame.join(there, key, "left").groupBy("_deleted", F.isnotnull("_there").alias("known")).count()
     )
     found = {(row._deleted, row.known): row["count"] for row in kinds.collect()}
     # A key that came and went since the last publication is deleted and was not there: nothing to do.

@@ -68,7 +68,7 @@ def _rows(table: LakeTable) -> DataFrame:
 
 def staged(run: RunContext) -> Staged:
     """The staged feeds of a run's lake."""
-    return Staged(*(staging_table(run.spark, run.settings, feed) for feed in (CUSTOMERS, ORDERS)))
+    return Staged(*(staging_table(run, feed) for feed in (CUSTOMERS, ORDERS)))
 
 
 def enrich_customers(run: RunContext) -> DataFrame:

@@ -27,7 +27,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.erasure.person import Person, person
 from jobs.erasure.raw_files import cut, may_name, opened, packed
@@ -89,7 +89,7 @@ def survey(run: RunContext, search: Search) -> list[Found]:
 
 def linked_customers(run: RunContext, who: Person) -> list[str]:
     """The customer ids that staged customers with the person's address have, and that were not given."""
-    customers = staging_table(run.spark, run.settings, FEEDS["customers"])
+    customers = staging_table(run, FEEDS["customers"])
     if not who.emails or not customers.exists():
         return []
     rows = persons_rows(customers.read(), Person(who.emails)).select("customer_id").distinct().collect()
@@ -127,7 +127,7 @@ def erase(run: RunContext, warehouse: Warehouse, search: Search) -> list[Trace]:
         _begin_anew(run, others)
         with run.step("publish"):
             run.checks += publish(run, warehouse)
-        with run.step("remove history") as detail, heartbeat(run.spark, "history"):
+        with run.step("remove history") as detail, run.heartbeat("history"):
             # Staging comes last: while it has traces, a run after a kill does all of this again.
             for name, table in {**others, **staged}.items():
                 remove_history(run, table)
@@ -144,13 +144,13 @@ def _erase_feed(run: RunContext, search: Search, feed: Feed) -> list[str]:
         for file, _ in files:
             _rewrite(run, search, feed, file)
     there = {file.path for file in run.store.list(f"{RAW}/{feed.name}")}
-    current = Ledger(run.spark, run.settings).current(feed.name)
+    current = Ledger(run).current(feed.name)
     # Those of this run, and of one that was killed.
     paths = [e.path for e in current.values() if e.version == REWRITTEN and e.path in there]
     if paths:
         read_again(run, feed, paths, max_rejected_share=1.0)
     # Rows of files that are no longer there.
-    table = staging_table(run.spark, run.settings, feed)
+    table = staging_table(run, feed)
     if table.exists():
         keys = persons_rows(table.read(), search.person).select(*KEY).distinct()
         if not keys.isEmpty():
@@ -203,7 +203,7 @@ def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile) -> None
 
 def _quarantined(run: RunContext, search: Search) -> list[tuple[str, int, str]]:
     """Feed, file id and text of the person's records in quarantine."""
-    table = quarantine_table(run.spark, run.settings)
+    table = quarantine_table(run)
     if not table.exists():
         return []
     texts = [email.partition("@")[0] for email in search.person.emails]
@@ -228,21 +228,19 @@ def _erase_quarantined(run: RunContext, search: Search) -> None:
         keys = local_rows(run.spark, sorted(set(found)), "feed string, file_id bigint, record string")
         same = "s.feed = t.feed AND s.file_id = t.file_id AND s.record = t.record"
         with run.locks.hold("staging/_quarantine"):
-            quarantine_table(run.spark, run.settings).merge(
-                keys, same, lambda merge: merge.whenMatchedDelete()
-            )
+            quarantine_table(run).merge(keys, same, lambda merge: merge.whenMatchedDelete())
 
 
 def _recount(run: RunContext) -> None:
     """Bring the ledger's counts of files that cannot be read again to what is left of them."""
-    ledger = Ledger(run.spark, run.settings)
+    ledger = Ledger(run)
     for name, history in ledger.histories().items():
         there = {file.path for file in run.store.list(f"{RAW}/{name}")}
         gone = [e for path, e in by_path(history).items() if e.status == STAGED and path not in there]
         if not gone:
             continue
-        accepted = _count_by(staging_table(run.spark, run.settings, FEEDS[name]), "_file_id")
-        rejected = _count_by(quarantine_table(run.spark, run.settings), "file_id")
+        accepted = _count_by(staging_table(run, FEEDS[name]), "_file_id")
+        rejected = _count_by(quarantine_table(run), "file_id")
         batch = next_batch(history)
         changed = []
         for entry in gone:
@@ -263,11 +261,11 @@ def _count_by(table: LakeTable, column: str) -> dict[int, int]:
 
 def _forget_addresses(run: RunContext) -> dict[str, LakeTable]:
     """Leave in the geolocation cache only addresses that staged users have. Gives the cache, if there is one."""
-    cache = LocationCache(run.spark, run.settings).table
+    cache = LocationCache(run).table
     if not cache.exists():
         return {}
     with run.locks.hold(CACHE):
-        users = staging_table(run.spark, run.settings, FEEDS["users"]).read()
+        users = staging_table(run, FEEDS["users"]).read()
         used = users.where("ip_address IS NOT NULL").select("ip_address").distinct()
         if not cache.read().join(used, "ip_address", "left_anti").isEmpty():
             same = "s.ip_address = t.ip_address"
@@ -277,7 +275,7 @@ def _forget_addresses(run: RunContext) -> dict[str, LakeTable]:
 
 def _mask_messages(run: RunContext, who: Person) -> None:
     """Mask the person's addresses in the ledger: a header that was refused may have been a record."""
-    table = Ledger(run.spark, run.settings).table
+    table = Ledger(run).table
     if not table.exists():
         return
     rows = [
@@ -400,7 +398,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def search_for(run: RunContext, who: Person) -> Search:
     """A search with what the ledger knows of files."""
-    histories = Ledger(run.spark, run.settings).histories()
+    histories = Ledger(run).histories()
     return Search(who, by_path(entry for history in histories.values() for entry in history))
 
 

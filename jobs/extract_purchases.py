@@ -26,12 +26,12 @@ import psycopg2
 from psycopg2 import sql
 
 from jobs.console import UploadProgress, log
-from jobs.context import job_main, parser
+from jobs.context import job_main, open_run, parser
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError
 from jobs.feeds.purchases import PURCHASES
-from jobs.lake.objects import ObjectStore, object_store, sha256_of
-from jobs.runs import noted
+from jobs.lake.objects import ObjectStore, sha256_of
+from jobs.runs import recorded
 from jobs.settings import Settings, without_password
 
 DEFAULT_TABLE = "retail.user_purchase"
@@ -142,14 +142,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         url = os.environ.get("SOURCE_URL", "").strip()
         if not url.startswith(("postgresql://", "postgres://")):
             raise ConfigurationError("SOURCE_URL is not set to postgresql://user:password@host:port/database")
-        settings = Settings.from_env()
-        store = object_store(settings)
-        store.check()
         day = options.date or datetime.now(UTC).date()
-        with noted(store, settings, "extract-purchases") as step:
-            rows = extract_purchases(store, url, options.table, day, options.parts)
-            step.note_written(Dataset(f"raw/{PURCHASES.name}", rows=rows, files=options.parts))
-            step.detail.append(f"{rows} rows of {options.table}")
+        with (
+            open_run(name := "extract-purchases", Settings.from_env()) as run,
+            recorded(run),
+            run.step(name) as detail,
+        ):
+            rows = extract_purchases(run.store, url, options.table, day, options.parts)
+            run.note_written(Dataset(f"raw/{PURCHASES.name}", rows=rows, files=options.parts))
+            detail.append(f"{rows} rows of {options.table}")
         print(f"{rows} rows extracted to raw/{PURCHASES.name}/extract/{day.isoformat()}")
 
     return job_main(body)

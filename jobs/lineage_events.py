@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pyspark
 from pyspark.sql import types as T
 
 from jobs import __version__
@@ -108,7 +109,7 @@ class LineageEvents:
         from openlineage.client.facet_v2 import processing_engine_run
 
         engine = processing_engine_run.ProcessingEngineRunFacet(
-            version=self.run.spark.version, name="spark", openlineageAdapterVersion=__version__
+            version=pyspark.__version__, name="spark", openlineageAdapterVersion=__version__
         )
         return {"processing_engine": engine} | (_parent_facet(self.parent) if self.parent else {})
 

@@ -20,7 +20,7 @@ from itertools import islice
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.geolocation import cache_days, open_provider
 from jobs.geolocation.addresses import public_address, reason
@@ -45,13 +45,13 @@ def locate_users(run: RunContext, provider: Provider | None = None) -> bool:
     if provider is None:
         log.info("locations: no provider chosen (GEOLOCATION_PROVIDER)")
         return False
-    mart = mart_table(run.spark, run.settings, declared("users"))
+    mart = mart_table(run, declared("users"))
     if not mart.exists():
         log.info("locations: no users yet")
         return False
-    cache = LocationCache(run.spark, run.settings)
+    cache = LocationCache(run)
     cache.table.ensure()
-    with heartbeat(run.spark, "locations"):
+    with run.heartbeat("locations"):
         ask(run, cache, cache.unknown(mart.ensure().read(), run.started_at), provider)
         changes = changes_since(mart, SOURCE, cache.table, KEY)
         if changes is None:

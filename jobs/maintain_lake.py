@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from delta.tables import DeltaTable
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.lake.quarantine import quarantine_table
@@ -35,8 +35,8 @@ LEAST_KEEP_DAYS = 7
 def lake_tables(run: RunContext) -> Iterator[LakeTable]:
     """Every Delta table that the lake may hold, whether it is there or not."""
     for feed in FEEDS.values():
-        yield staging_table(run.spark, run.settings, feed)
-    yield quarantine_table(run.spark, run.settings)
+        yield staging_table(run, feed)
+    yield quarantine_table(run)
     for table in tables().values():
         yield lake_table(run, table)
 
@@ -48,7 +48,7 @@ def maintain(run: RunContext, keep_days: int) -> int:
         if not table.exists():
             continue
         name = table.uri.removeprefix(run.settings.lake_uri + "/")
-        with run.locks.hold(lock_of(run, table)), heartbeat(run.spark, name):
+        with run.locks.hold(lock_of(run, table)), run.heartbeat(name):
             delta = DeltaTable.forPath(run.spark, table.uri)
             metrics = delta.optimize().executeCompaction().collect()[0].metrics
             table.vacuum(keep_days * 24)

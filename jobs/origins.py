@@ -91,9 +91,9 @@ def origin_of(table: str) -> Origin:
 
 def source_tables(run: RunContext, origin: Origin) -> dict[str, LakeTable]:
     """The Delta tables that are read, by name; those that are there."""
-    found = {name: staging_table(run.spark, run.settings, FEEDS[name]) for name in origin.feeds}
+    found = {name: staging_table(run, FEEDS[name]) for name in origin.feeds}
     if origin.mart:
-        found[origin.mart] = mart_table(run.spark, run.settings, declared(origin.mart))
+        found[origin.mart] = mart_table(run, declared(origin.mart))
     return {name: table for name, table in found.items() if table.exists()}
 
 
@@ -111,8 +111,8 @@ def followed(run: RunContext, origin: Origin) -> Followed | None:
     marks: list[tuple[str, Mark]] = []
     parts: dict[str, Mark] = {}
     for name in origin.tables:
-        table = mart_table(run.spark, run.settings, declared(name))
-        known = table.transactions() if table.exists() else {}
+        table = mart_table(run, declared(name))
+        known = table.transactions(run.store) if table.exists() else {}
         ours = {mark.removesuffix(suffix): known[mark] for mark in known if mark.endswith(suffix)}
         whole = {mark: at for mark, at in ours.items() if " of " not in mark}
         parts |= {mark.partition(" of ")[2]: at for mark, at in ours.items() if mark not in whole}

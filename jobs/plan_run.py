@@ -23,7 +23,7 @@ from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, files_to_read
 from jobs.lake.objects import RawFile
-from jobs.models.files import latest_version
+from jobs.models.files import chosen_version
 from jobs.origins import ORIGINS, Origin, followed, origin_of
 from jobs.publish import dry_run, lake_tables, pending_loads
 from jobs.reports import add_json, print_json, print_table
@@ -79,7 +79,7 @@ class RunPlan:
 
 def plan_run(run: RunContext, warehouse: Warehouse | None) -> RunPlan:
     """Look at what is new everywhere. warehouse: None where a run would make it."""
-    histories = Ledger(run.spark, run.settings).histories()
+    histories = Ledger(run).histories()
     files = []
     for feed in FEEDS:
         history = histories.get(feed, [])
@@ -109,7 +109,7 @@ def _planned_build(run: RunContext, origin: Origin, after_staging: bool) -> Plan
         )
     if state.waiting is None:
         return PlannedBuild(tables, "all made anew", None, after_staging)
-    if "movie_review" in tables and scoring_model(state.mark) != (latest := latest_version(run.store)):
+    if "movie_review" in tables and scoring_model(state.mark) != (latest := chosen_version(run.store)):
         return PlannedBuild(tables, f"all scored anew, by model {latest}", None, after_staging)
     what = f"{state.waiting} versions of {' and '.join(origin.feeds) or origin.mart}"
     return PlannedBuild(tables, what if state.waiting else "up to date", state.waiting, after_staging)

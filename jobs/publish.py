@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from functools import partial
 
-from pyspark.sql import Column, DataFrame
+import pyarrow as pa
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.column_lineage import IDENTITY, SourceColumn, columns_of_view
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, add_warn_only, job_main, open_run, parser
 from jobs.datasets import Dataset, of_lake
 from jobs.dry_run import RowChanges, print_plans, row_changes
@@ -30,7 +30,7 @@ from jobs.errors import UserAnalyticsError
 from jobs.lake.ledger import Ledger
 from jobs.lake.marts import chosen_columns, mart_table
 from jobs.lake.tables import GONE, LakeTable
-from jobs.quality.tables import judge_tables
+from jobs.quality.tables import judge_tables, table_rules
 from jobs.runs import RECORDED_TABLES, RUN_TABLES, lock_of, record_new_columns, recorded, run_table
 from jobs.settings import Settings
 from jobs.spark import some_at_once
@@ -55,10 +55,10 @@ COUNTED_FROM_ROWS = 1_000_000
 def lake_table(run: RunContext, table: Table) -> LakeTable:
     """Where in the lake the rows of a declared table are."""
     if table.name == "etl_files":
-        return Ledger(run.spark, run.settings).table
+        return Ledger(run).table
     if table.name in RUN_TABLES:
-        return run_table(run.spark, run.settings, table.name)
-    return mart_table(run.spark, run.settings, table)
+        return run_table(run, table.name)
+    return mart_table(run, table)
 
 
 def publish(
@@ -89,11 +89,16 @@ def publish(
         )
         if columns := publication.new_columns(loads):
             record_new_columns(run, columns)
-        changed = [(x.table.name, sources[x.table.name][1].read(x.state.version)) for x in loads]
+        ruled = table_rules().keys() & {load.table.name for load in loads}
+        changed = [
+            (x.table.name, sources[x.table.name][1].read(x.state.version))
+            for x in loads
+            if x.table.name in ruled
+        ]
         judge_tables(run, changed, lambda name: _mart_rows(run, name))
         present = {*published, *(load.table.name for load in loads)}
         shown = views_over(present)
-        with heartbeat(run.spark, "publish"):
+        with run.heartbeat("publish"):
             checks = publication.commit(loads, shown)
     for load in loads:
         _note(run, load, sources[load.table.name][1])
@@ -135,7 +140,9 @@ def dry_run(
         name = load.table.name
         if load.whole:
             replaced = warehouse.counts([name])[name] if name in published else 0
-            changes = RowChanges(load.rows.count(), 0, replaced)
+            changes = RowChanges(int(load.expected[ROW_COUNT] or 0), 0, replaced)
+        elif isinstance(load.rows, pa.Table):
+            changes = RowChanges(load.rows.num_rows, 0, 0)
         else:
             changes = row_changes(load, sources[name][1].read(published[name].version))
         plans.append((load, changes, warehouse.plan(load)))
@@ -165,17 +172,20 @@ def _load(table: Table, source: LakeTable, published: Published | None, strategy
     state = Published(source.table_id(), source.version())
     if published == state:
         return None
-    expected = lake_measures(table, source.read(state.version))
-    key = table.primary_key
-    if strategy != "replace" and published and published.table_id == state.table_id:
-        if published.version > state.version:
-            raise UserAnalyticsError(
-                f"publish {table.name}: the warehouse holds version {published.version}, the lake only "
-                f"{state.version}. Was the lake restored from a backup? To publish its state, delete the table's row "
-                "in _published"
-            )
+    is_known = strategy != "replace" and published is not None and published.table_id == state.table_id
+    if is_known and published and published.version > state.version:
+        raise UserAnalyticsError(
+            f"publish {table.name}: the warehouse holds version {published.version}, the lake only "
+            f"{state.version}. Was the lake restored from a backup? To publish its state, delete the table's row "
+            "in _published"
+        )
+    since = published.version if is_known and published else None
+    if table.name in RECORDED_TABLES and (found := _recorded_load(table, source, state, since)):
+        return found
+    expected = lake_measures(table, source, state.version)
+    if is_known and published:
         try:
-            rows, only_inserts = source.changes(published.version, state.version, key)
+            rows, only_inserts = source.changes(published.version, state.version, table.primary_key)
         except GONE as error:
             log.warning(
                 "publish %s: its history is gone (%s); published whole", table.name, type(error).__name__
@@ -186,6 +196,21 @@ def _load(table: Table, source: LakeTable, published: Published | None, strategy
                 rows = rows.withColumn("_deleted", F.lit(False)) if only_inserts else rows
                 return Load(table, rows, False, state, expected, only_merge=merged)
     return Load(table, source.read(state.version), True, state, expected)
+
+
+def _recorded_load(table: Table, source: LakeTable, state: Published, since: int | None) -> Load | None:
+    """What has to be loaded of a run table, without Spark; None where rows were changed rather than added.
+
+    since: the version that the warehouse holds; None for the whole table.
+    """
+    rows = source.few_rows() if since is None else source.few_added(since, state.version)
+    count = source.few_count()
+    if rows is None or source.version() != state.version:
+        return None
+    rows = rows.select(table.column_names)
+    if since is not None:
+        rows = rows.append_column("_deleted", pa.array([False] * rows.num_rows))
+    return Load(table, rows, since is None, state, {ROW_COUNT: count})
 
 
 def _mostly_changed(table: Table, changes: DataFrame, expected: Measures) -> bool:
@@ -199,17 +224,13 @@ def _mostly_changed(table: Table, changes: DataFrame, expected: Measures) -> boo
     return True
 
 
-def lake_measures(table: Table, rows: DataFrame, **more: Column) -> Measures:
-    """The number of rows and the sum of each measure of a declared table; more: further sums, by name."""
+def lake_measures(table: Table, source: LakeTable, version: int) -> Measures:
+    """The number of rows and the sum of each measure of a declared table, in a version of its Delta form."""
+    there = source.column_names()
     sums = [
-        F.sum(F.col(name).cast("decimal(38,4)")).alias(f"sum({name})")
-        for name in table.measures
-        if name in rows.columns
+        f'sum(CAST("{name}" AS DECIMAL(38, 4))) AS "sum({name})"' for name in table.measures if name in there
     ]
-    sums += [F.sum(column).alias(name) for name, column in more.items()]
-    found: dict[str, Decimal | int | None] = (
-        rows.agg(F.count("*").alias(ROW_COUNT), *sums).collect()[0].asDict()
-    )
+    (found,) = source.query(f"SELECT {', '.join([f'count(*) AS {ROW_COUNT}', *sums])} FROM t", version)
     return found
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -22,7 +23,7 @@ from jobs.console import log, table
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.errors import UserAnalyticsError
 from jobs.lake.tables import GONE, LakeTable
-from jobs.publish import lake_measures, lake_tables
+from jobs.publish import lake_tables
 from jobs.settings import Settings
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import (
@@ -89,7 +90,15 @@ def keyed_measures(declared: Table, rows: DataFrame) -> Measures:
     columns = (F.unix_micros(c.name) if c.is_time else F.col(c.name) for c in declared.key_columns)
     key = F.concat_ws(KEY_SEPARATOR, *(column.cast("string") for column in columns))
     hashed = F.conv(F.substring(F.md5(key), 1, 15), 16, 10).cast("decimal(20,0)")
-    return lake_measures(declared, rows, **{KEY_HASH: hashed})
+    sums = [
+        F.sum(F.col(name).cast("decimal(38,4)")).alias(f"sum({name})")
+        for name in declared.measures
+        if name in rows.columns
+    ]
+    found: dict[str, Decimal | int | None] = (
+        rows.agg(F.count("*").alias(ROW_COUNT), *sums, F.sum(hashed).alias(KEY_HASH)).collect()[0].asDict()
+    )
+    return found
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

@@ -28,7 +28,7 @@ from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, load_mapping
 from jobs.lake.archive import archived, how_to_restore
-from jobs.lake.quarantine import count_rejected, quarantine_table, selected
+from jobs.lake.quarantine import count_rejected, quarantine_table
 from jobs.lake.rereading import read_again
 from jobs.lake.staging import StageResult
 from jobs.reports import add_json, print_json, print_table
@@ -64,8 +64,7 @@ def replay(
 
     names, max_rejected_share: as `jobs.lake.rereading.read_again` has them.
     """
-    table = quarantine_table(run.spark, run.settings)
-    counts = count_rejected(selected(table, feed.name, file=file)) if table.exists() else []
+    counts = count_rejected(quarantine_table(run), feed.name, file=file)
     wanted = {count.path for count in counts if reason is None or reason in count.reasons}
     rejected = {path: sum(c.records for c in counts if c.path == path) for path in sorted(wanted)}
     there = {file.path for file in run.store.list(f"raw/{feed.name}")}

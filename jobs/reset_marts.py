@@ -26,7 +26,7 @@ def reset_marts(run: RunContext, origins: Sequence[Origin] = ORIGINS) -> list[st
         # All together: a build must find either all that it makes beside each other, or nothing that says it is made.
         with run.locks.hold(*(f"marts/{name}" for name in origin.all_tables)):
             for name in origin.all_tables:
-                mart = mart_table(run.spark, run.settings, declared(name))
+                mart = mart_table(run, declared(name))
                 if mart.exists():
                     mart.remove()
                     removed.append(name)

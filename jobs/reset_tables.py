@@ -70,7 +70,7 @@ def target(text: str) -> Target:
 def lost_files(run: RunContext, feed: Feed) -> list[LedgerEntry]:
     """The staged files that are no longer in the raw zone: what they brought would not come back."""
     there = {file.path for file in run.store.list(f"raw/{feed.name}")}
-    current = Ledger(run.spark, run.settings).current(feed.name)
+    current = Ledger(run).current(feed.name)
     return [entry for path, entry in current.items() if entry.status == STAGED and path not in there]
 
 
@@ -80,20 +80,20 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
     The ledger comes first: after a kill between any two of the commits the next run reads all files again.
     """
     with run.locks.hold(f"staging/{feed.name}"):
-        ledger = Ledger(run.spark, run.settings)
+        ledger = Ledger(run)
         history = ledger.history(feed.name)
         batch = next_batch(history)
         known = [entry for entry in by_path(history).values() if entry.status != FORGOTTEN]
         with run.locks.hold("staging/_ingested_files"):
             ledger.write(forgotten(entry, batch, run.run_id) for entry in known)
         run.note_table_written(ledger.table)
-        quarantine = quarantine_table(run.spark, run.settings)
+        quarantine = quarantine_table(run)
         if quarantine.exists():
             nothing = local_rows(run.spark, [], SCHEMA)
             with run.locks.hold("staging/_quarantine"):
                 quarantine.replace_where(nothing, f"feed = '{feed.name}'")
             run.note_table_written(quarantine)
-        staging_table(run.spark, run.settings, feed).remove()
+        staging_table(run, feed).remove()
     log.info("reset: %d files of %s forgotten", len(known), feed.name)
     return len(known)
 

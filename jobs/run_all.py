@@ -1,4 +1,4 @@
-"""Run everything in one Spark session: stage all feeds, build all marts, publish, make the views.
+"""Run everything, in one Spark session if anything is new: stage all feeds, build all marts, publish, make the views.
 
 Grain:    as the single jobs' own.
 Inputs:   what is new below `raw/`; with --data or --sample, files are uploaded there first.

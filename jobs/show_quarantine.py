@@ -20,43 +20,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, Row, Window
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import job_main, open_run, parser
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
-from jobs.lake.quarantine import SCHEMA, RejectedCount, count_rejected, quarantine_table, selected
+from jobs.lake.quarantine import (
+    RejectedCount,
+    count_rejected,
+    quarantine_table,
+    sample_rejected,
+    selected,
+)
 from jobs.query_view import limit
 from jobs.reports import add_json, print_json, print_lines, print_table, utc
 from jobs.settings import Settings
 from jobs.show_status import by_reason
-from jobs.spark import local_rows
 
 COLUMNS = ("feed", "path", "reasons", "record", "run_id", "rejected_at")
 FORMATS = (".csv", ".jsonl")
 SHOWN_FILES = 20
 
 
-def rejected(run: RunContext, options: argparse.Namespace) -> DataFrame:
-    """The records that the options select; none where nothing was rejected yet."""
-    table = quarantine_table(run.spark, run.settings)
-    if not table.exists():
-        return local_rows(run.spark, [], SCHEMA)
-    return selected(table, options.feed, options.reason, options.file)
+def export(rows: DataFrame | None, target: Path) -> int:
+    """Write all records to a file, whole or not at all; gives how many. CSV: reasons are joined by commas.
 
-
-def sample(rows: DataFrame, number: int) -> list[dict[str, Any]]:
-    """So many records of every feed and combination of reasons, the same ones each time."""
-    order = Window.partitionBy("feed", "reasons").orderBy(F.xxhash64("path", "record"), "path", "record")
-    chosen = rows.withColumn("_number", F.row_number().over(order)).where(F.col("_number") <= number)
-    found = chosen.orderBy("feed", "reasons", "_number").select(*COLUMNS).collect()
-    return [_plain(row) for row in found]
-
-
-def export(rows: DataFrame, target: Path) -> int:
-    """Write all records to a file, whole or not at all; gives how many. CSV: reasons are joined by commas."""
+    rows: None where nothing was rejected yet.
+    """
     if not target.parent.is_dir():
         raise ConfigurationError(f"--export {target}: there is no folder {target.parent}")
     number = 0
@@ -69,7 +60,7 @@ def export(rows: DataFrame, target: Path) -> int:
             write = csv.writer(out, lineterminator="\n").writerow
             if target.suffix == ".csv":
                 write(COLUMNS)
-            for record in _records(rows):
+            for record in _records(rows) if rows is not None else ():
                 number += 1
                 if target.suffix == ".csv":
                     write({**record, "reasons": ",".join(record["reasons"])}.values())
@@ -87,11 +78,7 @@ def _records(rows: DataFrame) -> Iterator[dict[str, Any]]:
     ordered = rows.select(*COLUMNS).orderBy("feed", "path", "record")
     # Partitions come to the driver one by one.
     for row in ordered.toLocalIterator():
-        yield _plain(row)
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {**row.asDict(), "rejected_at": utc(row.rejected_at).isoformat()}
+        yield {**row.asDict(), "rejected_at": utc(row.rejected_at).isoformat()}
 
 
 def by_file(counts: Sequence[RejectedCount]) -> list[dict[str, Any]]:
@@ -146,10 +133,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         with open_run("quarantine", Settings.from_env(), quick=True) as run:
-            rows = rejected(run, options)
-            counts = count_rejected(rows)
-            records = sample(rows, options.sample) if options.sample else []
-            written = export(rows, options.export) if options.export else None
+            table = quarantine_table(run)
+            chosen = (options.feed, options.reason, options.file)
+            counts = count_rejected(table, *chosen)
+            records = sample_rejected(table, counts, options.sample) if options.sample else []
+            written = None
+            if options.export:
+                written = export(selected(table, *chosen) if table.exists() else None, options.export)
         if options.json:
             print_json(
                 {

@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.feeds import FEEDS
 from jobs.lake.ledger import REFUSED, STAGED, Ledger, LedgerEntry, by_path, last_new
@@ -28,7 +26,7 @@ from jobs.lake.quarantine import RejectedCount, count_rejected, quarantine_table
 from jobs.origins import ORIGINS, followed, origin_of
 from jobs.quality.rules import span
 from jobs.query_view import limit
-from jobs.reports import add_json, print_json, print_lines, print_table, shown, utc
+from jobs.reports import add_json, print_json, print_lines, print_table, shown
 from jobs.runs import run_table
 from jobs.settings import Settings
 
@@ -116,25 +114,26 @@ def by_reason(counts: Iterable[RejectedCount]) -> list[dict[str, Any]]:
 
 def status(run: RunContext, last_runs: int = LAST_RUNS) -> Status:
     """Look at the lake as it is."""
-    histories = Ledger(run.spark, run.settings).histories()
+    histories = Ledger(run).histories()
     now = run.started_at
-    quarantine = quarantine_table(run.spark, run.settings)
     return Status(
         _runs(run, last_runs),
         [feed_status(name, histories.get(name, []), now) for name in FEEDS],
         _marts(run, now),
-        by_reason(count_rejected(quarantine.read())) if quarantine.exists() else [],
+        by_reason(count_rejected(quarantine_table(run))),
         [e for history in histories.values() for e in by_path(history).values() if e.status == REFUSED],
         holders(run.store),
     )
 
 
 def _runs(run: RunContext, number: int) -> list[dict[str, Any]]:
-    table = run_table(run.spark, run.settings, "etl_runs")
+    table = run_table(run, "etl_runs")
     if not table.exists():
         return []
-    newest = table.read().orderBy(F.col("started_at").desc(), "run_id").limit(number)
-    return [{**row.asDict(), "started_at": utc(row.started_at)} for row in newest.collect()]
+    newest = sorted(
+        table.few_rows().to_pylist(), key=lambda row: (-row["started_at"].timestamp(), row["run_id"])
+    )
+    return newest[:number]
 
 
 def _marts(run: RunContext, now: datetime) -> list[MartStatus]:

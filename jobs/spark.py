@@ -57,7 +57,7 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
     """
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     builder = SparkSession.builder.appName(app_name)
-    if not submitted and SparkSession.getActiveSession() is None:
+    if not submitted and not has_started():
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         master = settings.spark_master or "local[*]"
         if master.startswith("local"):
@@ -172,6 +172,11 @@ def own_session(spark: SparkSession) -> SparkSession:
     """Another session over the same engine, with this one's settings, which may then be changed in it alone."""
     session: Any = spark._jsparkSession
     return SparkSession(spark.sparkContext, session.cloneSession())
+
+
+def has_started() -> bool:
+    """Whether this process has a Spark session, whichever thread started it."""
+    return SparkContext._active_spark_context is not None
 
 
 def jvm_pid(spark: SparkSession) -> int:

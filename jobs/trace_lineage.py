@@ -86,7 +86,7 @@ def trace(run: RunContext, table: str, key: Mapping[str, str] | None = None) -> 
 
     Raises ConfigurationError when the table was not built yet, or key names no column or not one row.
     """
-    mart = mart_table(run.spark, run.settings, declared(table))
+    mart = mart_table(run, declared(table))
     origin = origin_of(table)
     if not mart.exists():
         raise ConfigurationError(f"{table}: not built yet; `user-analytics run` builds it")
@@ -97,7 +97,7 @@ def trace(run: RunContext, table: str, key: Mapping[str, str] | None = None) -> 
         found = ROWS[table](row, staged) if table in ROWS else [(f, "", rows) for f, rows in staged.items()]
     else:
         found = [(feed, "", rows) for feed, rows in staged.items()]
-    entries = Ledger(run.spark, run.settings).histories()
+    entries = Ledger(run).histories()
     files = [file for feed, role, rows in found for file in _files(feed, role, rows, entries.get(feed, []))]
     return Lineage(table, mart.version(), dict(key or {}), sources, files)
 
@@ -113,7 +113,7 @@ def source_versions(run: RunContext, origin: Origin) -> list[SourceVersion]:
         return [_version(origin.feeds[0], state)]
     found = []
     for feed in origin.feeds:
-        table = staging_table(run.spark, run.settings, FEEDS[feed])
+        table = staging_table(run, FEEDS[feed])
         if table.exists():
             version = table.version()
             known = state.waiting == 0
@@ -134,7 +134,7 @@ def _version(source: str, state: Followed) -> SourceVersion:
 
 
 def _staged(run: RunContext, source: SourceVersion) -> DataFrame:
-    table = staging_table(run.spark, run.settings, FEEDS[source.source])
+    table = staging_table(run, FEEDS[source.source])
     if source.applied is None or source.applied == source.newest:
         return table.read()
     rows = table.read(source.applied)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.datasets import Dataset
 from jobs.enrich_customers import enrich_customers, staged
@@ -39,7 +39,7 @@ def train_segments(run: RunContext, seed: int = SEED) -> bool:
     if last and (last["made_from"], last["seed"]) == (made_from, seed):
         log.info("segments: up to date")
         return False
-    with heartbeat(run.spark, "segments"):
+    with run.heartbeat("segments"):
         results = train_and_measure(enrich_customers(run), seed)
     if results is None:
         log.warning("segments: too few customers, or all in one segment; nothing was trained")

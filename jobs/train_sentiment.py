@@ -28,7 +28,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError, UserAnalyticsError
@@ -251,7 +251,7 @@ def read_labelled(run: RunContext, labels: str, reviews: str | None, rating_scal
 def _joined(run: RunContext, labels: DataFrame, reviews: str, name: str) -> DataFrame:
     key = _column(labels, IDENTIFIER, name)
     if reviews == "staged":
-        staged = staging_table(run.spark, run.settings, REVIEWS)
+        staged = staging_table(run, REVIEWS)
         if not staged.exists():
             raise ConfigurationError(
                 "--reviews staged: no reviews are staged yet; run `user-analytics stage reviews`"
@@ -330,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if version in lake_models(run.store) and not (options.again or options.export):
                 log.info("train: the lake has version %s, trained on the same data and parameters", version)
             else:
-                with heartbeat(run.spark, "train"):
+                with run.heartbeat("train"):
                     provenance = options.provenance or f"Labelled texts from {Path(options.labels).name}."
                     train(run, labelled, options.name, parameters, provenance, options.export)
                 run.note_written(Dataset(f"{LAKE_PREFIX}/{version}"))

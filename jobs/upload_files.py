@@ -2,7 +2,7 @@
 
 Grain:    one object per file, `raw/<feed>/[<folder>/]<name>`.
 Inputs:   files, or folders with files in them.
-Outputs:  the same bytes in the lake, multipart where they are large, checked by SHA-256. A note for the run tables.
+Outputs:  the same bytes in the lake, multipart where they are large, checked by SHA-256. Run tables.
 Re-run:   a file that is there with the same content is left alone; with other content it is refused unless --replace.
 Example:  python -m jobs upload logs events-2026-11-20.jsonl.gz
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.console import UploadProgress, log
-from jobs.context import job_main, parser
+from jobs.context import job_main, open_run, parser
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds import FEEDS
-from jobs.lake.objects import ObjectStore, is_hidden, object_store, sha256_of
-from jobs.runs import noted
+from jobs.lake.objects import ObjectStore, is_hidden, sha256_of
+from jobs.runs import recorded
 from jobs.settings import Settings
 
 
@@ -108,13 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigurationError(
                 f"--into {options.into}: must be a plain folder below raw/{options.feed}"
             )
-        settings = Settings.from_env()
-        store = object_store(settings)
-        store.check()
-        with noted(store, settings, "upload") as step:
-            result = upload(store, options.feed, options.paths, options.into, options.replace)
-            step.note_written(Dataset(f"raw/{options.feed}", files=len(result.uploaded)))
-            step.detail.append(f"{len(result.uploaded)} files, {len(result.unchanged)} unchanged")
+        with open_run("upload", Settings.from_env()) as run, recorded(run), run.step("upload") as detail:
+            result = upload(run.store, options.feed, options.paths, options.into, options.replace)
+            run.note_written(Dataset(f"raw/{options.feed}", files=len(result.uploaded)))
+            detail.append(f"{len(result.uploaded)} files, {len(result.unchanged)} unchanged")
         print(f"{len(result.uploaded)} uploaded, {len(result.unchanged)} unchanged")
 
     return job_main(body)

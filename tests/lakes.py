@@ -38,7 +38,9 @@ class Lake:
     def run(self, command: str = "test") -> RunContext:
         """A run of its own, as `open_run` would give it."""
         store = LocalStore(self.folder)
-        return RunContext(self.spark, self.settings, store, run_id=os.urandom(16).hex(), command=command)
+        return RunContext(
+            lambda: self.spark, self.settings, store, run_id=os.urandom(16).hex(), command=command
+        )
 
     def stage_logs(self, file: int, *lines: str) -> None:
         """Make lines `user | timestamp | action | device | location` the staged records of a file; `-` is null."""
@@ -73,10 +75,10 @@ class Lake:
             )
 
     def staged(self, feed: Feed = LOGS) -> LakeTable:
-        return staging_table(self.spark, self.settings, feed)
+        return staging_table(self, feed)
 
     def mart(self, name: str) -> LakeTable:
-        return mart_table(self.spark, self.settings, declared(name))
+        return mart_table(self, declared(name))
 
     def rows(self, name: str) -> list[tuple[object, ...]]:
         """The rows of a mart, in order."""

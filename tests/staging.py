@@ -48,11 +48,13 @@ class RawZone:
 
     def run(self) -> RunContext:
         """A run of its own, as `open_run` would give it."""
-        return RunContext(self.spark, self.settings, self.store, uuid.uuid4().hex, f"stage {self.feed}")
+        return RunContext(
+            lambda: self.spark, self.settings, self.store, uuid.uuid4().hex, f"stage {self.feed}"
+        )
 
     def ledger(self) -> dict[str, LedgerEntry]:
         """The present entry of every file."""
-        entries = Ledger(self.spark, self.settings).current(self.feed)
+        entries = Ledger(self).current(self.feed)
         return {path.removeprefix(f"raw/{self.feed}/"): entry for path, entry in entries.items()}
 
     def counts(self) -> dict[str, tuple[int, int, int, int]]:
@@ -64,7 +66,7 @@ class RawZone:
         return {name: entry.error for name, entry in self.ledger().items() if entry.error}
 
     def staging(self) -> DataFrame:
-        return staging_table(self.spark, self.settings, FEEDS[self.feed]).read()
+        return staging_table(self, FEEDS[self.feed]).read()
 
     def rows(self, *columns: str) -> list[tuple[Any, ...]]:
         """Accepted records in a stable order: the columns asked for, else the feed's own and `_extra`."""
@@ -74,7 +76,7 @@ class RawZone:
 
     def rejected(self) -> list[tuple[str, tuple[str, ...], str]]:
         """(file, reasons, record) of what lies in quarantine, in a stable order."""
-        table = quarantine_table(self.spark, self.settings)
+        table = quarantine_table(self)
         if not table.exists():
             return []
         rows = table.read().where(f"feed = '{self.feed}'").select("path", "reasons", "record").collect()

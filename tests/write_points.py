@@ -83,7 +83,7 @@ class WritePoints:
             patch.setattr(LakeTable, name, write)
 
         wrap("ensure", lambda table: not table.exists() or not table.is_declared())
-        for name in ("append", "replace_where", "overwrite", "merge", "remove"):
+        for name in ("add", "append", "replace_where", "overwrite", "merge", "remove"):
             wrap(name)
         sql, vacuum = SparkSession.sql, DeltaTable.vacuum
         compact = DeltaOptimizeBuilder.executeCompaction

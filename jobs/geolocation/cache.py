@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import astuple, fields
 from datetime import datetime, timedelta
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.geolocation.base import Location
-from jobs.lake.tables import LakeTable
-from jobs.settings import Settings
+from jobs.lake.tables import Lake, LakeTable
 from jobs.spark import local_rows
 
 LOCATION = T.StructType(
@@ -43,10 +42,10 @@ class LocationCache:
     A reason why an address cannot be located holds for ever; what a provider said, until expires_at.
     """
 
-    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+    def __init__(self, lake: Lake) -> None:
         self.table = LakeTable(
-            spark,
-            settings.lake_path("geolocation", "ip_addresses"),
+            lake,
+            lake.settings.lake_path("geolocation", "ip_addresses"),
             SCHEMA,
             comment="Where addresses are, as a provider said. Grain: one row per address.",
         )

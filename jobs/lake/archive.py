@@ -62,7 +62,7 @@ def archivable(
 def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool = True) -> list[RawFile]:
     """Move what is `archivable` of a feed to the archive; write False only tells. Gives the files."""
     with run.locks.hold(f"staging/{feed}"):
-        current = Ledger(run.spark, run.settings).current(feed)
+        current = Ledger(run).current(feed)
         chosen = archivable(list(run.store.list(f"{RAW}/{feed}")), current, delivered_before)
         for file in chosen if write else ():
             _move(run.store, file.path, as_archived(file.path))
@@ -98,7 +98,7 @@ def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
     Whoever stages next, also after a kill, reads them as files that were delivered when the old ones were; with another
     version, they would count as delivered now. paths: below `raw/`; those that the ledger does not know are left out.
     """
-    ledger = Ledger(run.spark, run.settings)
+    ledger = Ledger(run)
     history = ledger.history(feed)
     current, batch = by_path(history), next_batch(history)
     noted = [

@@ -39,7 +39,7 @@ def intermediate(run: RunContext, name: str, made_from: str, make: Callable[[], 
 def remove_intermediates(run: RunContext) -> bool:
     """Remove all that is below `work/`. Gives whether there was anything."""
     uri = run.settings.lake_path(FOLDER)
-    if not folders.exists(run.spark, uri):
+    if not any(run.store.list(FOLDER)):
         return False
     # Whoever builds on them has the lock.
     with run.locks.hold(FOLDER):

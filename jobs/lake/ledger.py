@@ -6,14 +6,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from pyspark.sql import Row, SparkSession
-from pyspark.sql import functions as F
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import types as T
 
 from jobs.lake.objects import RawFile
-from jobs.lake.tables import LakeTable
-from jobs.settings import Settings
-from jobs.spark import local_rows
+from jobs.lake.tables import Lake, LakeTable
 
 STAGED, REFUSED, FORGOTTEN = "staged", "refused", "forgotten"
 # The version of a file that is about to be written anew without being another delivery.
@@ -67,11 +65,10 @@ SCHEMA = T.StructType(
 class Ledger:
     """Append-only Delta table `staging/_ingested_files`, one row per reading of a file version."""
 
-    def __init__(self, spark: SparkSession, settings: Settings) -> None:
-        self.spark = spark
+    def __init__(self, lake: Lake) -> None:
         self.table = LakeTable(
-            spark,
-            settings.lake_path("staging", "_ingested_files"),
+            lake,
+            lake.settings.lake_path("staging", "_ingested_files"),
             SCHEMA,
             comment="Readings of raw files. Grain: one row per feed, path and batch.",
         )
@@ -80,16 +77,13 @@ class Ledger:
         """All entries of a feed, oldest first."""
         if not self.table.exists():
             return []
-        rows = self.table.read().where(F.col("feed") == feed).collect()
-        # One entry per file and reading: few enough for the driver, and cheaper there than a sort in Spark.
-        return sorted((_entry(row) for row in rows), key=lambda entry: entry.batch)
+        return _entries(self.table.few_rows().filter(pc.field("feed") == feed))
 
     def histories(self) -> dict[str, list[LedgerEntry]]:
         """All entries of every feed that has some, oldest first."""
         found: dict[str, list[LedgerEntry]] = {}
         if self.table.exists():
-            entries = (_entry(row) for row in self.table.read().collect())
-            for entry in sorted(entries, key=lambda entry: entry.batch):
+            for entry in _entries(self.table.few_rows()):
                 found.setdefault(entry.feed, []).append(entry)
         return found
 
@@ -101,15 +95,12 @@ class Ledger:
         """Append entries in one commit."""
         rows = [tuple(asdict(entry).values()) for entry in entries]
         if rows:
-            self.table.ensure().append(local_rows(self.spark, rows, SCHEMA).coalesce(1))
+            self.table.ensure().add(rows)
 
 
-def _entry(row: Row) -> LedgerEntry:
-    # PySpark gives times without a zone, in that of this machine.
-    zoned = {
-        name: value.astimezone(UTC) for name, value in row.asDict().items() if isinstance(value, datetime)
-    }
-    return LedgerEntry(**{**row.asDict(), **zoned})
+def _entries(rows: pa.Table) -> list[LedgerEntry]:
+    # One entry per file and reading: few enough for this process.
+    return sorted((LedgerEntry(**row) for row in rows.to_pylist()), key=lambda entry: entry.batch)
 
 
 def forgotten(entry: LedgerEntry, batch: int, run_id: str) -> LedgerEntry:

@@ -107,6 +107,9 @@ class TableLocks:
                 mine[table] = lock
                 taken.append(lock)
                 _held.add(lock)
+                if tuple(self.processes()) != lock.holder.processes:
+                    # One has joined while this lock was being taken.
+                    lock.beat()
                 if not beating.is_alive():
                     beating.start()
             try:
@@ -186,22 +189,32 @@ class TableLocks:
 
     def _beat(self, locks: list[Lock], done: threading.Event) -> None:
         while not done.wait(self.beat_seconds):
-            for lock in tuple(locks):
-                if not lock.is_stolen:
-                    lock.beat()
-                    if lock.is_lost():
-                        self.on_lost()
+            self._beat_once(tuple(locks))
+
+    def beat(self) -> None:
+        """Write all locks of this run anew, now: something of what they say has changed."""
+        self._beat_once([lock for lock in tuple(_held) if lock.locks is self])
+
+    def _beat_once(self, locks: Sequence[Lock]) -> None:
+        for lock in locks:
+            if not lock.is_stolen:
+                lock.beat()
+                if lock.is_lost():
+                    self.on_lost()
 
 
 class Lock:
     """A lock that was taken: kept by `beat`, given back by `release`."""
 
     def __init__(self, locks: TableLocks, path: str, holder: Holder, version: str, confirmed: float) -> None:
-        self.store, self.path, self.holder, self.version = locks.store, path, holder, version
+        self.locks, self.store = locks, locks.store
+        self.path, self.holder, self.version = path, holder, version
         self.uri = f"{locks.lake_uri}/{holder.table}"
         # When the store last had word of us; nobody breaks the lock before `expires_after` from then.
         self.confirmed = confirmed
         self.is_stolen = False
+        # The thread that beats, and one that says that a process has joined.
+        self._writing = threading.Lock()
 
     def is_lost(self) -> bool:
         # Half of the time is left for the commit that this question is asked for.
@@ -222,14 +235,19 @@ class Lock:
 
     def beat(self) -> None:
         """Tell those who wait that we live. A store that does not answer is asked again at the next beat."""
-        began = _now()
-        if self._write(replace(self.holder, beat=self.holder.beat + 1)):
-            self.confirmed = began
+        with self._writing:
+            if self.holder.released:
+                return
+            began = _now()
+            processes = tuple(self.locks.processes())
+            if self._write(replace(self.holder, beat=self.holder.beat + 1, processes=processes)):
+                self.confirmed = began
 
     def release(self) -> None:
         """Give the lock back, if it still is ours."""
-        if not self.is_stolen:
-            self._write(replace(self.holder, released=True))
+        with self._writing:
+            if not self.is_stolen:
+                self._write(replace(self.holder, released=True))
 
     def _write(self, holder: Holder) -> bool:
         try:

@@ -8,14 +8,14 @@ from functools import reduce
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import log
 from jobs.context import RunContext
 from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
-from jobs.lake.tables import LakeTable
+from jobs.lake.tables import Lake, LakeTable
 from jobs.settings import Settings
 from jobs.warehouse.declarations import Table, tables
 
@@ -34,13 +34,13 @@ class SourceChanges:
     only_inserts: bool
 
 
-def mart_table(spark: SparkSession, settings: Settings, declaration: Table) -> LakeTable:
+def mart_table(lake: Lake, declaration: Table) -> LakeTable:
     """`marts/<name>`, with the schema that `sql/<name>.sql` declares."""
-    declaration = chosen_columns(declaration, settings)
+    declaration = chosen_columns(declaration, lake.settings)
     partitioned_by = (declaration.partitioning.column,) if declaration.partitioning else ()
     return LakeTable(
-        spark,
-        settings.lake_path("marts", declaration.name),
+        lake,
+        lake.settings.lake_path("marts", declaration.name),
         declaration.spark_schema(),
         comment=declaration.comment,
         looked_up_by=(*declaration.primary_key, *partitioned_by),
@@ -109,7 +109,7 @@ def apply_changes(
     mark = source_mark(name, source)
     rows = transform(changes.rows)
     run.note_table_read(source, changes.version)
-    if changes.whole and not mart.read().isEmpty():
+    if changes.whole and mart.has_rows():
         mart.overwrite(rows, mark, changes.version)
     elif changes.only_inserts:
         mart.append(rows, mark, changes.version)
@@ -144,7 +144,7 @@ def bring_to(
     rows: all that the mart should hold, one per key. source, version: what they were made from. made_by: how the rows
     were computed, where they do not say it.
     """
-    if mart.read().isEmpty():
+    if not mart.has_rows():
         mart.append(rows, source, version)
     else:
         condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from jobs.lake.tables import LakeTable
-from jobs.settings import Settings
+from jobs.lake.tables import Lake, LakeTable
 from jobs.spark import local_rows
 
 SCHEMA = T.StructType(
@@ -26,11 +27,11 @@ SCHEMA = T.StructType(
 )
 
 
-def quarantine_table(spark: SparkSession, settings: Settings) -> LakeTable:
+def quarantine_table(lake: Lake) -> LakeTable:
     """`staging/_quarantine`, one row per rejected record; a file's rows are those of its last reading."""
     return LakeTable(
-        spark,
-        settings.lake_path("staging", "_quarantine"),
+        lake,
+        lake.settings.lake_path("staging", "_quarantine"),
         SCHEMA,
         partitioned_by=("feed",),
         comment="Rejected records as they came, with the names of all rules they break.",
@@ -45,11 +46,11 @@ def write_quarantine(
     rejected: columns of SCHEMA.
     """
     condition = f"feed = '{feed}' AND file_id IN ({', '.join(map(str, file_ids))})"
-    if rejected is None:
-        if table.exists() and not table.read().where(condition).isEmpty():
-            table.replace_where(local_rows(table.spark, [], SCHEMA), condition)
-        return
-    table.ensure().replace_where(rejected.where(F.col("feed") == feed), condition)
+    if table.exists() and table.query(f"SELECT 1 AS known FROM t WHERE {condition} LIMIT 1"):
+        rows = local_rows(table.spark, [], SCHEMA) if rejected is None else rejected
+        table.replace_where(rows.where(F.col("feed") == feed), condition)
+    elif rejected is not None:
+        table.ensure().append(rejected)
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,61 @@ def selected(
     if reason:
         rows = rows.where(F.array_contains("reasons", reason))
     if file:
-        letters = "".join("\\" + c if c in "\\%_" else {"*": "%", "?": "_"}.get(c, c) for c in file)
-        rows = rows.where(F.col("path").like(letters))
+        rows = rows.where(F.col("path").rlike(f"^(?s:{_as_regex(file).pattern})$"))
     return rows
 
 
-def count_rejected(rows: DataFrame) -> list[RejectedCount]:
-    """Count rejected records by feed, file and reasons, in this order."""
-    counted = rows.groupBy("feed", "path", "reasons").count().collect()
-    return sorted(
-        (RejectedCount(row.feed, row.path, tuple(row.reasons), row["count"]) for row in counted),
-        key=lambda count: (count.feed, count.path, count.reasons),
+def count_rejected(
+    table: LakeTable,
+    feed: str | None = None,
+    reason: str | None = None,
+    file: str | None = None,
+    run_ids: Sequence[str] | None = None,
+) -> list[RejectedCount]:
+    """Count rejected records by feed, file and reasons, in this order; without Spark.
+
+    feed, reason, file: as `selected` has them. run_ids: those that were rejected in one of these runs.
+    """
+    if not table.exists():
+        return []
+    found = table.query(
+        f"SELECT feed, path, reasons, count(*) AS records FROM t WHERE {_of_runs(run_ids)} GROUP BY feed, path, reasons"
     )
+    counts = (RejectedCount(r["feed"], r["path"], tuple(r["reasons"]), r["records"]) for r in found)
+    pattern = _as_regex(file or "*")
+    chosen = (
+        c
+        for c in counts
+        if feed in (None, c.feed) and (reason is None or reason in c.reasons) and pattern.fullmatch(c.path)
+    )
+    return sorted(chosen, key=lambda count: (count.feed, count.path, count.reasons))
+
+
+def sample_rejected(
+    table: LakeTable, counts: Sequence[RejectedCount], number: int, run_ids: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """So many records of every feed and combination of reasons that was counted, the same ones each time."""
+    if not counts:
+        return []
+    paths = ", ".join(sorted({_text(count.path) for count in counts}))
+    order = "PARTITION BY feed, reasons ORDER BY md5(concat(path, record)), path, record"
+    numbered = f"SELECT *, row_number() OVER ({order}) AS number FROM t WHERE path IN ({paths}) AND {_of_runs(run_ids)}"
+    found = table.query(
+        f"SELECT feed, path, reasons, record, run_id, rejected_at FROM ({numbered}) WHERE number <= {number} "
+        "ORDER BY feed, reasons, number"
+    )
+    kinds = {(count.feed, count.reasons) for count in counts}
+    return [row for row in found if (row["feed"], tuple(row["reasons"])) in kinds]
+
+
+def _of_runs(run_ids: Sequence[str] | None) -> str:
+    return "true" if run_ids is None else f"run_id IN ({', '.join(map(_text, run_ids))})"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _as_regex(pattern: str) -> re.Pattern[str]:
+    """A pattern of a path, in which `*` stands for any text and `?` for any letter."""
+    return re.compile("".join({"*": ".*", "?": "."}.get(c) or re.escape(c) for c in pattern), re.DOTALL)

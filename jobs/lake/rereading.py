@@ -25,7 +25,7 @@ def read_again(
     must not become worse unseen. Raises RejectedShareExceeded, before anything is written, when it would.
     """
     if max_rejected_share is None:
-        history = Ledger(run.spark, run.settings).history(feed.name)
+        history = Ledger(run).history(feed.name)
         current = {entry.path: entry for entry in history if entry.status == STAGED}
         todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), history, paths)
         before = [current[file.path] for file in todo if file.path in current]

@@ -13,11 +13,11 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from jobs.console import heartbeat, log
+from jobs.console import log
 from jobs.context import RunContext, root_cause, root_kind
 from jobs.datasets import Dataset
 from jobs.errors import FileRefused, RejectedShareExceeded
@@ -41,10 +41,9 @@ from jobs.lake.ledger import (
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
 from jobs.lake.raw import InspectedFile
-from jobs.lake.tables import LakeTable
+from jobs.lake.tables import Lake, LakeTable
 from jobs.quality.feeds import FileCounts, judge_feed, judge_freshness
 from jobs.quality.rules import Action
-from jobs.settings import Settings
 from jobs.spark import kept_on_disk, local_rows
 from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
@@ -78,11 +77,11 @@ class StageResult:
         return tuple(entry for entry in self.entries if entry.status == REFUSED)
 
 
-def staging_table(spark: SparkSession, settings: Settings, feed: Feed) -> LakeTable:
+def staging_table(lake: Lake, feed: Feed) -> LakeTable:
     """`staging/<feed>`: the feed's columns, `_extra` (unknown fields as JSON), where the row came from, and its key."""
     return LakeTable(
-        spark,
-        settings.lake_path("staging", feed.name),
+        lake,
+        lake.settings.lake_path("staging", feed.name),
         T.StructType(
             [
                 *(T.StructField(field.name, field.type) for field in feed.fields),
@@ -130,7 +129,7 @@ def _stage(
     reread: Collection[str] | None,
 ) -> StageResult:
     feed = feed.without_secrets() if run.settings.drop_secrets else feed
-    ledger = Ledger(run.spark, run.settings)
+    ledger = Ledger(run)
     history = ledger.history(feed.name)
     current = by_path(history)
     listed = [as_delivered(file, current.get(file.path)) for file in run.store.list(f"raw/{feed.name}")]
@@ -147,7 +146,7 @@ def _stage(
     refused: dict[RawFile, str] = {}
     files = _inspect(run, feed, names_of, refused)
     accepted: dict[int, int] = {}
-    with heartbeat(run.spark, f"stage {feed.name}"):
+    with run.heartbeat(f"stage {feed.name}"):
         records, counts, files = _records(run, feed, files, refused)
         if records is not None:
             try:
@@ -186,9 +185,9 @@ def _note(run: RunContext, feed: Feed, result: StageResult, ledger: LakeTable) -
     run.note_table_written(ledger)
     if len(result.refused) < files:
         accepted = result.total("accepted")
-        run.note_table_written(staging_table(run.spark, run.settings, feed), rows=accepted)
+        run.note_table_written(staging_table(run, feed), rows=accepted)
     if rejected:
-        run.note_table_written(quarantine_table(run.spark, run.settings), rows=rejected)
+        run.note_table_written(quarantine_table(run), rows=rejected)
 
 
 def _names_of(
@@ -310,7 +309,7 @@ def _require_share(feed: Feed, counted: Collection[FileCounts], max_share: float
 
 
 def _staged(run: RunContext, name: str) -> DataFrame | None:
-    table = staging_table(run.spark, run.settings, FEEDS[name])
+    table = staging_table(run, FEEDS[name])
     return table.read() if table.exists() else None
 
 
@@ -340,9 +339,7 @@ def _write_quarantine(
             )
         )
     with run.locks.hold("staging/_quarantine"):
-        write_quarantine(
-            quarantine_table(run.spark, run.settings), feed.name, [f.file_id for f in files], rejected
-        )
+        write_quarantine(quarantine_table(run), feed.name, [f.file_id for f in files], rejected)
 
 
 def _write_accepted(
@@ -357,7 +354,7 @@ def _write_accepted(
 
     Gives the number of rows of every file of the batch, and of every known file where rows may have changed hands.
     """
-    target = staging_table(run.spark, run.settings, feed).ensure()
+    target = staging_table(run, feed).ensure()
     ids = [file.file_id for file in files]
     any_valid = any(count.read > count.rejected for count in counts.values())
     valid = records.where("_reasons = ''").drop("_reasons", "_record")
@@ -371,11 +368,11 @@ def _write_accepted(
         # Its first version is that of an empty table.
         if target.version() == 0:
             target.append(kept)
-            return _per_file(target.read())
+            return _per_file(target)
 
         there = target.read()
         ours = F.col("_file_id").isin(ids)
-        has_ours = not there.where(ours).isEmpty()
+        has_ours = bool(_per_file(target, ids))
         matched = _matched(feed, kept, there.where(~ours))
         with kept_on_disk(matched):
             (found,) = matched.agg(
@@ -384,11 +381,11 @@ def _write_accepted(
             if has_ours or found.better:
                 _merge(feed, target, kept, ids, has_ours)
                 none = dict.fromkeys((entry.file_id for entry in known), 0)
-                return none | _per_file(target.read())
+                return none | _per_file(target)
             new = kept.join(matched.select(*KEY), list(KEY), "left_anti") if found.keys else kept
             if any_valid and not (found.keys and new.isEmpty()):
                 target.append(new)
-            return _per_file(target.read().where(ours))
+            return _per_file(target, ids)
 
 
 def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:
@@ -434,8 +431,11 @@ def _merge(feed: Feed, target: LakeTable, kept: DataFrame, ids: Sequence[int], h
     target.merge(kept, SAME_KEY, clauses)
 
 
-def _per_file(frame: DataFrame) -> dict[int, int]:
-    return {row._file_id: row["count"] for row in frame.groupBy("_file_id").count().collect()}
+def _per_file(table: LakeTable, ids: Sequence[int] | None = None) -> dict[int, int]:
+    """The number of rows of every file, or of those with these ids, that has some."""
+    where = "" if ids is None else f" WHERE _file_id IN ({', '.join(map(str, ids))})"
+    found = table.query(f"SELECT _file_id, count(*) AS records FROM t{where} GROUP BY _file_id")
+    return {row["_file_id"]: row["records"] for row in found}
 
 
 def _entries(

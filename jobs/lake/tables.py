@@ -6,84 +6,101 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
+import deltalake
+import pyarrow as pa
 from delta.tables import DeltaTable
+from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.console import log
 from jobs.context import root_cause
 from jobs.errors import UserAnalyticsError
-from jobs.lake import folders
+from jobs.lake import delta_log, folders
 from jobs.lake.locks import require_lock_not_lost
+from jobs.lake.objects import ObjectStore
+from jobs.settings import Settings
 from jobs.spark import own_session, session_settings
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
 
 
+class Lake(Protocol):
+    """Where the tables are, and the session that works on them, which may start when it is first asked for."""
+
+    @property
+    def spark(self) -> SparkSession: ...
+    @property
+    def settings(self) -> Settings: ...
+
+
 @dataclass(frozen=True)
 class LakeTable:
     """One Delta table at an address, with the schema it should have.
+
+    What its log says is read without Spark, and so are the rows of a table that has few: `few_rows` and `add`.
 
     looked_up_by: columns whose least and greatest value Delta notes for every file, so that a query on them opens few
     files. Noting them for every column takes a quarter of the time of writing.
     """
 
-    spark: SparkSession
+    lake: Lake
     uri: str
     schema: T.StructType
     partitioned_by: tuple[str, ...] = ()
     comment: str = ""
     looked_up_by: tuple[str, ...] = ()
 
+    @property
+    def spark(self) -> SparkSession:
+        return self.lake.spark
+
     def exists(self) -> bool:
         """Whether the table has a first version; a process that died while it made it leaves an empty log."""
-        with self._named():
-            return DeltaTable.isDeltaTable(self.spark, self.uri) and self.version() >= 0
+        return self._found() is not None
 
     def ensure(self) -> LakeTable:
         """Create the table, or add columns that were declared since. Any other difference stops the job."""
-        if not self.exists():
+        found = self._found()
+        if found is None:
             require_lock_not_lost(self.uri)
-            self._remove_empty_log()
-            builder = DeltaTable.createIfNotExists(self.spark).location(self.uri).addColumns(self.schema)
-            if self.partitioned_by:
-                builder = builder.partitionedBy(*self.partitioned_by)
-            if self.looked_up_by:
-                builder = builder.property("delta.dataSkippingStatsColumns", ",".join(self.looked_up_by))
-            builder.comment(self.comment).execute()
+            looked_up: dict[str, str | None] = {"delta.dataSkippingStatsColumns": ",".join(self.looked_up_by)}
+            delta_log.create(
+                *(self.uri, self.lake.settings, self.schema, self.comment, self.partitioned_by),
+                looked_up if self.looked_up_by else {},
+            )
             return self
-        there = {f.name: f.dataType for f in self.read().schema}
+        there = {f.name: f.dataType for f in delta_log.spark_schema(found)}
         for column in self.schema:
-            if column.name not in there:
-                require_lock_not_lost(self.uri)
-                self.spark.sql(
-                    f"ALTER TABLE delta.`{self.uri}` ADD COLUMNS (`{column.name}` {column.dataType.simpleString()})"
-                )
-            elif there[column.name].simpleString() != column.dataType.simpleString():
+            if column.name in there and there[column.name].simpleString() != column.dataType.simpleString():
                 raise UserAnalyticsError(
                     f"{self.uri}: column {column.name} is {there[column.name].simpleString()}, declared as "
                     f"{column.dataType.simpleString()}; only new columns are added on their own. Move the "
                     "table away and run again to rebuild it"
                 )
+        if new := [column for column in self.schema if column.name not in there]:
+            require_lock_not_lost(self.uri)
+            delta_log.add_columns(found, new)
         return self
-
-    def _remove_empty_log(self) -> None:
-        """Remove what a process left that died before the first version: Delta takes it for a table."""
-        log = f"{self.uri}/_delta_log"
-        if folders.exists(self.spark, log):
-            versions = [n for n in folders.file_names(self.spark, log) if n.endswith((".json", ".parquet"))]
-            if not versions:
-                folders.remove(self.spark, log)
 
     def is_declared(self) -> bool:
         """Whether the table has all declared columns already, as they are declared."""
-        there = {f.name: f.dataType.simpleString() for f in self.read().schema}
+        there = {f.name: f.dataType.simpleString() for f in delta_log.spark_schema(self._log())}
         return all(there.get(c.name) == c.dataType.simpleString() for c in self.schema)
+
+    def column_names(self) -> list[str]:
+        """The columns that the table has, declared or not."""
+        return list(delta_log.spark_schema(self._log()).names)
+
+    def properties(self) -> dict[str, str]:
+        """The table's properties, as Delta notes them."""
+        return dict(self._log().metadata().configuration)
 
     def remove(self) -> None:
         """Remove the table with its history; one that is made later has another identity."""
@@ -103,19 +120,61 @@ class LakeTable:
 
     def version(self) -> int:
         """The newest version's number."""
-        return int(self._snapshot().version())
+        return int(self._log().version())
 
     def table_id(self) -> str:
         """The identity that Delta gave the table when it was made; a rebuilt table has another."""
-        return str(self._snapshot().metadata().id())
+        return str(self._log().metadata().id)
 
     def applied(self, source: str) -> int | None:
         """The version of a source that the last `append` or `merge` naming it had applied; None if none had."""
-        found = self._snapshot().transactions().get(source)
-        return int(found.get()) if found.isDefined() else None
+        return self._log().transaction_version(source)
 
-    def transactions(self) -> dict[str, tuple[int, datetime | None]]:
+    def few_rows(self) -> pa.Table:
+        """All rows of a small table, without Spark."""
+        with self._readable():
+            return delta_log.all_rows(self._log(), self.schema)
+
+    def query(self, text: str, version: int | None = None) -> list[dict[str, Any]]:
+        """The few rows that a query in SQL over this table, there known as `t`, gives without Spark.
+
+        version: of the table; by default the newest.
+        """
+        with self._readable():
+            rows: list[dict[str, Any]] = delta_log.query(self._log(version), text).to_pylist()
+        return rows
+
+    def has_rows(self) -> bool:
+        """Whether the table has any row."""
+        return bool(self.query("SELECT 1 AS one FROM t LIMIT 1"))
+
+    def few_count(self) -> int:
+        """The number of rows of a small table, without Spark."""
+        return int(self._log().count())
+
+    def few_added(self, after: int, until: int) -> pa.Table | None:
+        """The rows that came to a small table in the versions after..until, without Spark.
+
+        `after` itself is excluded. None where rows were changed or removed, too, or the history is gone.
+        """
+        try:
+            return delta_log.added_rows(self._log(), self.schema, after, until)
+        except Exception as error:  # for a file that is gone, Arrow has no other class
+            log.debug("%s: %s", self.uri, error)
+            return None
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Append a few rows, values in the order of the schema, in one commit, without Spark."""
+        require_lock_not_lost(self.uri)
+        delta_log.append(self._log(), self.schema, list(rows))
+
+    def transactions(self, store: ObjectStore) -> dict[str, tuple[int, datetime | None]]:
         """For every source that a commit named: the version of it that was applied last, and when."""
+        folder = self.uri.removeprefix(f"{self.lake.settings.lake_uri}/")
+        known = delta_log.transactions(store, folder, self.version())
+        return self._transactions() if known is None else known
+
+    def _transactions(self) -> dict[str, tuple[int, datetime | None]]:
         found = self._snapshot().setTransactions()
         marks = (found.apply(i) for i in range(found.size()))
         return {
@@ -130,8 +189,8 @@ class LakeTable:
 
     def last_commit_appended(self) -> bool:
         """Whether the newest commit only added rows."""
-        commit = DeltaTable.forPath(self.spark, self.uri).history(1).collect()[0]
-        return bool(commit.operation == "WRITE" and commit.operationParameters.get("mode") == "Append")
+        (commit,) = self._log().history(1)
+        return bool(commit["operation"] == "WRITE" and commit["operationParameters"].get("mode") == "Append")
 
     def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:
         """Append rows in one commit. With a source and version, the commit happens once however often it is tried."""
@@ -220,8 +279,36 @@ class LakeTable:
         # The declared columns, in their order; others, such as a helper's, do not reach the table.
         return rows.select(*(F.col(c.name).cast(c.dataType).alias(c.name) for c in self.schema))
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Data that cannot be read are an error that says of which table."""
+        try:
+            yield
+        except UserAnalyticsError:
+            raise
+        except Exception as error:  # Arrow has no other class
+            raise UserAnalyticsError(f"{self.uri}: cannot be read: {str(error).splitlines()[0]}") from error
+
+    def _found(self, version: int | None = None) -> deltalake.DeltaTable | None:
+        try:
+            return delta_log.open_log(self.uri, self.lake.settings, version)
+        except (DeltaError, OSError) as error:
+            self._broken(error)
+
+    def _log(self, version: int | None = None) -> deltalake.DeltaTable:
+        found = self._found(version)
+        if found is None:
+            raise UserAnalyticsError(f"{self.uri}: there is no such table")
+        return found
+
+    def _broken(self, error: Exception) -> NoReturn:
+        # Spark's message names the file, once it has to look into all of them.
+        with self._named():
+            self._transactions()
+        reason = str(error).splitlines()[0]
+        raise UserAnalyticsError(f"{self.uri}: its Delta log cannot be read: {reason}") from error
+
     def _snapshot(self) -> Any:
-        # Delta's Python interface does not show transaction identifiers; its JVM interface does.
         jvm: Any = self.spark.sparkContext._jvm
         none = getattr(getattr(jvm.scala, "None$"), "MODULE$")
         with self._named():

@@ -126,11 +126,8 @@ def describe_lake_model(store: ObjectStore, version: str) -> dict[str, Any]:
     return description
 
 
-def latest_version(store: ObjectStore) -> str:
-    """The version of the model that `choose_model` takes for `latest`."""
-    versions = lake_models(store)
-    if versions:
-        return versions[-1]
+def shipped_version() -> str:
+    """The version of the model that comes with the project."""
     return str(json.loads((SHIPPED / DESCRIPTION).read_text(encoding="utf-8"))["version"])
 
 
@@ -143,21 +140,26 @@ def lake_model(spark: SparkSession, store: ObjectStore, version: str) -> Sentime
     return as_model(spark, describe_lake_model(store, version), terms)
 
 
-def choose_model(spark: SparkSession, store: ObjectStore, wanted: str) -> SentimentModel:
+def chosen_version(store: ObjectStore, wanted: str = "latest") -> str:
     """wanted: `latest` (the last one trained in this lake, else the shipped one), `shipped`, or a version.
 
     Raises ConfigurationError naming the known versions when there is no such model.
     """
     if wanted == "shipped":
-        return shipped_model(spark)
+        return shipped_version()
     versions = lake_models(store)
     if wanted == "latest":
-        return lake_model(spark, store, versions[-1]) if versions else shipped_model(spark)
+        return versions[-1] if versions else shipped_version()
     if wanted not in versions:
         raise ConfigurationError(
             f"--model {wanted}: the lake has {', '.join(versions) or 'no model'}; use one of them, latest or shipped"
         )
-    return lake_model(spark, store, wanted)
+    return wanted
+
+
+def load_model(spark: SparkSession, store: ObjectStore, version: str) -> SentimentModel:
+    """The model of a version that `chosen_version` gave."""
+    return shipped_model(spark) if version == shipped_version() else lake_model(spark, store, version)
 
 
 def put_files(store: ObjectStore, folder: Path, names: Iterable[str], version: str) -> None:

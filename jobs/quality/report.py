@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from jobs.context import RunContext
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.feeds.mapping import mapped_sources
 from jobs.lake.ledger import Ledger, LedgerEntry
-from jobs.lake.quarantine import quarantine_table
+from jobs.lake.quarantine import count_rejected, quarantine_table, sample_rejected
 from jobs.quality.masking import shown_error, shown_record
 from jobs.quality.rules import Action, Rule
 from jobs.quality.tables import table_rules
-from jobs.reports import utc
 from jobs.runs import run_table
-from jobs.show_quarantine import sample
 from jobs.show_status import feed_status
 
 RUNS_IN_TREND = 20
@@ -108,7 +104,7 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
     Raises ConfigurationError when there is no such run.
     """
     rows = _rows(run, "etl_runs")
-    known = sorted(({**r, "started_at": utc(r["started_at"])} for r in rows), key=lambda r: r["started_at"])
+    known = sorted(rows, key=lambda row: row["started_at"])
     if since:
         chosen = [row for row in known if row["started_at"] >= since]
     else:
@@ -121,7 +117,7 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
     ids = [row["run_id"] for row in chosen]
     end = max(row["started_at"] + timedelta(seconds=row["seconds"]) for row in chosen)
     past = [row["run_id"] for row in known if row["started_at"] <= end]
-    histories = Ledger(run.spark, run.settings).histories()
+    histories = Ledger(run).histories()
     upto = {name: [e for e in entries if e.run_id in past] for name, entries in histories.items()}
     rejected = any(e.run_id in ids and e.rejected for entries in upto.values() for e in entries)
     reasons, examples = _rejected(run, ids, upto) if rejected else ({}, {})
@@ -129,7 +125,7 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
     checks = _rows(run, "etl_checks", past[-RUNS_IN_TREND:])
     return Report(
         chosen,
-        [{**step, "started_at": utc(step["started_at"])} for step in steps],
+        steps,
         [
             _feed(name, upto.get(name, []), ids, end, dict(reasons.get(name, {})), examples.get(name, []))
             for name in FEEDS
@@ -140,25 +136,25 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
 
 
 def _rows(run: RunContext, name: str, run_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    table = run_table(run.spark, run.settings, name)
+    table = run_table(run, name)
     if not table.exists():
         return []
-    rows = table.read() if run_ids is None else table.read().where(F.col("run_id").isin(*run_ids))
-    return [row.asDict() for row in rows.collect()]
+    rows: list[dict[str, Any]] = table.few_rows().to_pylist()
+    return rows if run_ids is None else [row for row in rows if row["run_id"] in run_ids]
 
 
 def _rejected(
     run: RunContext, run_ids: Sequence[str], histories: Mapping[str, Sequence[LedgerEntry]]
 ) -> tuple[dict[str, Counter[str]], dict[str, list[Example]]]:
     """By feed: how many records broke each rule, and some of them."""
-    rows = quarantine_table(run.spark, run.settings).read().where(F.col("run_id").isin(*run_ids))
+    table = quarantine_table(run)
+    counts = count_rejected(table, run_ids=run_ids)
     reasons: dict[str, Counter[str]] = {}
-    broken = rows.select("feed", F.explode("reasons").alias("reason"))
-    for count in broken.groupBy("feed", "reason").count().collect():
-        reasons.setdefault(count.feed, Counter())[count.reason] = count["count"]
+    for count in counts:
+        reasons.setdefault(count.feed, Counter()).update(dict.fromkeys(count.reasons, count.records))
     mappings = {(e.feed, e.path): e.mapping for entries in histories.values() for e in entries}
     examples: dict[str, list[Example]] = {}
-    for row in sample(rows, EXAMPLES_OF_A_KIND):
+    for row in sample_rejected(table, counts, EXAMPLES_OF_A_KIND, run_ids):
         feed, kept = FEEDS[row["feed"]], examples.setdefault(row["feed"], [])
         if len(kept) < EXAMPLES_OF_A_FEED:
             names = mapped_sources(feed, mappings.get((feed.name, row["path"])))

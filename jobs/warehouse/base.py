@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from jobs.warehouse.declarations import Column, Table, View
@@ -40,18 +41,26 @@ class Published:
 class Load:
     """New content of one table.
 
-    rows: the table's columns; for changes also `_deleted` boolean, one row per primary key.
+    rows: the table's columns; for changes also `_deleted` boolean, one row per primary key. Few rows may be at hand in
+    this process, as an Arrow table.
     whole: rows are the whole table rather than changes. state: what the warehouse holds afterwards.
     expected: what the mart says of itself, by check name: `row_count`, `sum(<measure>)`.
     only_merge: no month of a table with monthly partitions is made anew, however much of it changed.
     """
 
     table: Table
-    rows: DataFrame
+    rows: DataFrame | pa.Table
     whole: bool
     state: Published
     expected: Mapping[str, Decimal | int | None]
     only_merge: bool = False
+
+    @property
+    def frame(self) -> DataFrame:
+        """The rows, for what only Spark does with them."""
+        if not isinstance(self.rows, DataFrame):
+            raise TypeError(f"the rows of {self.table.name} are few, and not Spark's")
+        return self.rows
 
 
 @dataclass(frozen=True)

@@ -370,7 +370,7 @@ def _span(load: Load) -> tuple[str, str] | None:
     if not load.table.partitioning:
         return None
     column = F.col(load.table.partitioning.column).cast("string")
-    (low, high) = load.rows.agg(F.min(column), F.max(column)).collect()[0]
+    (low, high) = load.frame.agg(F.min(column), F.max(column)).collect()[0]
     kind = partition_type(load.table)
     return f"CAST({literal(low or '')} AS {kind})", f"CAST({literal(high or '')} AS {kind})"
 

@@ -100,16 +100,21 @@ def digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
 
 
-def load_rows(rows: DataFrame, stage: Stage, connection: Connection, scratch: Scratch | None) -> int:
+def load_rows(
+    rows: DataFrame | pa.Table, stage: Stage, connection: Connection, scratch: Scratch | None
+) -> int:
     """Load the rows. Gives their number; raises UserAnalyticsError with what BigQuery says."""
-    if scratch:
+    upload = _upload_task(stage, connection)
+    if isinstance(rows, pa.Table):
+        results = [result for batch in upload(rows.to_batches()) for result in batch.to_pylist()]
+    elif scratch:
         return _load_from_storage(rows, stage, connection, scratch)
-    loaded = 0
-    for result in rows.mapInArrow(_upload_task(stage, connection), "loaded long, error string").collect():
-        if result.error:
-            raise UserAnalyticsError(f"publish: BigQuery: {result.error}")
-        loaded += result.loaded
-    return loaded
+    else:
+        results = rows.mapInArrow(upload, "loaded long, error string").collect()
+    for result in results:
+        if result["error"]:
+            raise UserAnalyticsError(f"publish: BigQuery: {result['error']}")
+    return sum(result["loaded"] for result in results)
 
 
 def _load_from_storage(rows: DataFrame, stage: Stage, connection: Connection, scratch: Scratch) -> int:

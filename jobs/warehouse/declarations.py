@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import cast
 
 import sqlglot
 from pyspark.sql import types as T
@@ -24,6 +23,18 @@ from jobs.resources import project_root
 ROOT = project_root()
 # sqlglot says on its log that Postgres has no column comments inside CREATE TABLE; they are written separately.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
+# Besides decimals and what is nested. Spark's own reader of such names needs its session.
+SPARK_TYPES: dict[exp.DType, type[T.DataType]] = {
+    exp.DataType.Type.BIGINT: T.LongType,
+    exp.DataType.Type.INT: T.IntegerType,
+    exp.DataType.Type.DOUBLE: T.DoubleType,
+    exp.DataType.Type.BOOLEAN: T.BooleanType,
+    exp.DataType.Type.DATE: T.DateType,
+    exp.DataType.Type.TIMESTAMPTZ: T.TimestampType,
+    exp.DataType.Type.TEXT: T.StringType,
+    exp.DataType.Type.VARCHAR: T.StringType,
+    exp.DataType.Type.UUID: T.StringType,
+}
 
 
 @dataclass(frozen=True)
@@ -147,8 +158,7 @@ class Table:
 
     def spark_schema(self) -> T.StructType:
         """The schema of the table's Delta form; texts without length, identifiers as text."""
-        fields = ", ".join(f"`{c.name}` {_spark_type(c.type)}" for c in self.columns)
-        return cast(T.StructType, T.StructType.fromDDL(fields))
+        return T.StructType([T.StructField(c.name, _spark_type(c.type)) for c in self.columns])
 
 
 @dataclass(frozen=True)
@@ -164,10 +174,23 @@ class View:
         return self.query.sql(dialect=dialect, identify=True, comments=False, pretty=True)
 
 
-def _spark_type(kind: exp.DataType) -> str:
-    if kind.is_type(exp.DataType.Type.VARCHAR, exp.DataType.Type.UUID):
-        return "STRING"
-    return kind.sql(dialect="spark")
+def _spark_type(kind: exp.DataType) -> T.DataType:
+    inner = kind.expressions
+    if kind.is_type(exp.DataType.Type.ARRAY):
+        return T.ArrayType(_spark_type(inner[0]))
+    if kind.is_type(exp.DataType.Type.STRUCT):
+        return T.StructType([T.StructField(field.name, _spark_type(field.kind)) for field in inner])
+    if kind.is_type(exp.DataType.Type.DECIMAL):
+        return T.DecimalType(*(int(number.name) for number in inner))
+    if kind.this not in SPARK_TYPES:
+        raise UserAnalyticsError(
+            f"{kind.sql()} is not a type of a declared column; use one of {_type_names()}"
+        )
+    return SPARK_TYPES[kind.this]()
+
+
+def _type_names() -> str:
+    return ", ".join([*(kind.value for kind in SPARK_TYPES), "DECIMAL(p, s)", "ARRAY<…>", "STRUCT<…>"])
 
 
 @cache

@@ -58,7 +58,7 @@ def rows_by_month(load: Load) -> dict[date, int]:
     if partitioning is None:
         return {}
     month = F.trunc(F.to_date(partitioning.column), "month")
-    return {row.month: row["count"] for row in load.rows.groupBy(month.alias("month")).count().collect()}
+    return {row.month: row["count"] for row in load.frame.groupBy(month.alias("month")).count().collect()}
 
 
 def months_of_whole(load: Load) -> list[date] | None:

@@ -41,12 +41,10 @@ def copy_rows(load: Load, url: str, schema: str, name: str) -> int:
     Gives the number of rows. Raises UserAnalyticsError with what the server said, or naming the column of a value that
     PostgreSQL cannot store.
     """
-    nested = {column.name for column in load.table.columns if column.is_json}
-    names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
-    rows: DataFrame = load.rows.select(*(F.to_json(n).alias(n) if n in nested else F.col(n) for n in names))
-    copy, few = copy_task(load, url, schema, name), _few_rows(load, rows)
-    if few is not None:
-        results = [result for batch in copy(few.to_batches()) for result in batch.to_pylist()]
+    copy = copy_task(load, url, schema, name)
+    rows = _rows_to_copy(load)
+    if isinstance(rows, pa.Table):
+        results = [result for batch in copy(rows.to_batches()) for result in batch.to_pylist()]
     else:
         with session_settings(rows.sparkSession, batch_settings(load.table)):
             results = rows.mapInArrow(copy, "copied long, error string").collect()
@@ -66,13 +64,18 @@ def batch_settings(table: Table) -> dict[str, str]:
     return NO_LIMIT_OF_BYTES if narrow else {}
 
 
-def _few_rows(load: Load, rows: DataFrame) -> pa.Table | None:
-    """The rows themselves where they are few: starting Python beside Spark's tasks takes seconds."""
+def _rows_to_copy(load: Load) -> DataFrame | pa.Table:
+    """The rows to be copied; themselves where they are few: starting Python beside Spark's tasks takes seconds."""
+    nested = {column.name for column in load.table.columns if column.is_json}
+    names = [*load.table.column_names, *(() if load.whole else ("_deleted",))]
+    if isinstance(load.rows, pa.Table):
+        return load.rows.select(names)
+    rows = load.rows.select(*(F.to_json(n).alias(n) if n in nested else F.col(n) for n in names))
     if int(load.expected[ROW_COUNT] or 0) > FEW_ROWS:
-        return None
+        return rows
     # Of what a small table lost there may be any number.
     found = rows.limit(FEW_ROWS + 1).toArrow()
-    return found if found.num_rows <= FEW_ROWS else None
+    return found if found.num_rows <= FEW_ROWS else rows
 
 
 def copy_task(

@@ -132,7 +132,7 @@ def rows(lake: Lake, feeds: set[str]) -> dict[str, list[str]]:
     """All rows of staging and marts as text, but those of figures over several persons; facts in words."""
     found = {}
     for name in feeds:
-        table = staging_table(lake.spark, lake.settings, FEEDS[name])
+        table = staging_table(lake, FEEDS[name])
         found[f"staging/{name}"] = sorted(map(str, table.read().collect()))
     for origin in ORIGINS:
         for name in origin.all_tables if set(origin.all_feeds) <= feeds else ():
@@ -202,7 +202,7 @@ def test_nothing_is_left_of_the_person_and_nobody_else_changes(
         return survey(run, search), erase(run, warehouse, search)
 
     deliver(folder, feeds)
-    cache = LocationCache(spark, lake.settings)
+    cache = LocationCache(lake)
     cache.table.ensure()
     run_all(lake.run(), warehouse, dict.fromkeys(feeds), 1.0)
     located = [(ip, Location("located", 1.0, 2.0), "x") for ip in ("203.0.113.77", "203.0.113.1")]

@@ -175,13 +175,13 @@ def test_a_run_tells_what_it_read_and_wrote(
     assert by_name(last["outputs"], root).keys() == made.keys()
 
     # The run tables say the same, in the lake and, one publication later, in the warehouse.
-    (row,) = run_table(spark, lake.settings, "etl_runs").read().collect()
+    (row,) = run_table(lake, "etl_runs").read().collect()
     assert (row.started_by, row.git_revision) == ("airflow user_analytics/manual__1/run", "abc123")
     configuration = json.loads(row.configuration)
     assert configuration["lake_uri"] == root
     assert "@" not in configuration["warehouse"]
     assert secret not in row.configuration
-    described = {r.name: r for r in run_table(spark, lake.settings, "etl_steps").read().collect()}
+    described = {r.name: r for r in run_table(lake, "etl_steps").read().collect()}
     assert json.loads(described["stage logs"].inputs) == [{"dataset": "raw/logs", "rows": 3, "files": 1}]
     assert json.loads(described["analyze orders"].outputs) == [
         {"dataset": "results/analysis_results.json", "rows": 4},

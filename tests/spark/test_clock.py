@@ -45,10 +45,10 @@ def test_a_clock_that_goes_backwards(
     with recorded(run), run.step("stage"):
         zone.stage()
     assert zone.stage().entries == ()
-    history = Ledger(spark, zone.settings).history("logs")
+    history = Ledger(zone).history("logs")
     assert [entry.batch for entry in history] == sorted(entry.batch for entry in history)
     assert history[-1].staged_at < history[0].staged_at
-    (recorded_run,) = run_table(spark, zone.settings, "etl_runs").read().collect()
+    (recorded_run,) = run_table(zone, "etl_runs").read().collect()
     assert recorded_run.seconds >= 0
 
     clean = RawZone(spark, str(tmp_path / "clean"), "logs")

@@ -97,7 +97,7 @@ def test_one_row_of_every_other_mart(
     lake = Lake(spark, tmp_lake)
     model = shipped_model(spark)
     few = spark.createDataFrame(model.terms.where("term = 'good'").collect(), model.terms.schema)
-    monkeypatch.setattr(reviews_job, "choose_model", lambda *_: replace(model, terms=few))
+    monkeypatch.setattr(reviews_job, "load_model", lambda *_: replace(model, terms=few))
     lamp = "{} | LAMP | - | 1 | 2024-03-01 08:00:00 | 2.5 | 7 | -"
     lake.stage(PURCHASES, 1, lamp.format("A1"))
     lake.stage(PURCHASES, 2, lamp.format("A2"))
@@ -159,7 +159,7 @@ def test_one_row_of_every_other_mart(
     assert (scored.waiting, reviews_job.scoring_model(scored.mark)) == (0, model.version)
     plans = {build.tables[0]: build.what for build in plan_run(run, None).builds}
     assert plans["movie_review"] == "up to date"
-    monkeypatch.setattr(plan_job, "latest_version", lambda _: "another")
+    monkeypatch.setattr(plan_job, "chosen_version", lambda _: "another")
     plans = {build.tables[0]: build.what for build in plan_run(run, None).builds}
     assert plans["movie_review"] == "all scored anew, by model another"
 

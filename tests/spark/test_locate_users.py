@@ -160,7 +160,7 @@ def test_a_run_asks_up_to_its_limit_and_again_what_has_expired(
     assert lake.locate() is True
     assert lake.places()["ann"][2] == "Chad"
     assert sorted(server.addresses) == ["8.8.4.4", "8.8.4.4", "8.8.8.8", "8.8.8.8"]
-    cached = LocationCache(spark, lake.lake.settings).table.read()
+    cached = LocationCache(lake.lake).table.read()
     assert cached.where("expires_at IS NULL").select("ip_address").collect() == [("10.0.0.1",)]
 
 

@@ -34,7 +34,7 @@ def test_small_files_become_one_and_what_is_young_stays(
     # A version of the last week needs them.
     assert old_files < set((tmp_path / "staging" / "logs").glob("*.parquet"))
     assert lake.star() == before
-    (step,) = run_table(spark, lake.settings, "etl_steps").read().collect()
+    (step,) = run_table(lake, "etl_steps").read().collect()
     written = {each["dataset"]: each["version"] for each in json.loads(step.outputs)}
     assert (step.name, step.outcome, step.detail) == ("maintain", "done", f"{len(written)} tables")
     assert written["staging/logs"] == staged.version()

@@ -161,4 +161,4 @@ def test_what_becomes_of_broken_rules(
     # Read again it is no news: how much came, and when, is not judged.
     stage(again := raw.run(), FEEDS["customers"], reread=["raw/customers/e.csv"])
     assert {"late", "volume"}.isdisjoint(findings(again.findings))
-    assert len(Ledger(spark, raw.settings).history("customers")) == 7
+    assert len(Ledger(raw).history("customers")) == 7

@@ -32,7 +32,8 @@ def model(spark: SparkSession) -> SentimentModel:
 
 @pytest.fixture(autouse=True)
 def small_model(monkeypatch: pytest.MonkeyPatch, model: SentimentModel) -> None:
-    monkeypatch.setattr(job, "choose_model", lambda spark, store, wanted: model)
+    monkeypatch.setattr(job, "chosen_version", lambda *_: model.version)
+    monkeypatch.setattr(job, "load_model", lambda *_: model)
 
 
 def reviews(lake: Lake) -> dict[str, Row]:
@@ -94,7 +95,8 @@ def test_another_model_scores_all_again_and_so_does_going_back(
     lake = Lake(spark, tmp_lake)
     lake.stage(REVIEWS, 1, PRAISE, BLAME)
     for version in ("a", "b", "a"):
-        monkeypatch.setattr(job, "choose_model", lambda *_, v=version: replace(model, version=v))
+        monkeypatch.setattr(job, "chosen_version", lambda *_, v=version: v)
+        monkeypatch.setattr(job, "load_model", lambda *_, v=version: replace(model, version=v))
         assert build_review_features(lake.run()) is True
         assert {row.model_version for row in reviews(lake).values()} == {version}
         assert build_review_features(lake.run()) is False

@@ -17,7 +17,16 @@ from pyspark.sql import functions as F
 
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.models import training
-from jobs.models.files import CARD, DESCRIPTION, SHIPPED, TERMS, choose_model, shipped_model
+from jobs.models.files import (
+    CARD,
+    DESCRIPTION,
+    SHIPPED,
+    TERMS,
+    chosen_version,
+    load_model,
+    shipped_model,
+    shipped_version,
+)
 from jobs.models.short_sentences import NEGATIVE, POSITIVE, UNDECIDABLE
 from jobs.models.training import Parameters
 from jobs.samples.reviews import BAD, FILMS, GOOD, OPENINGS
@@ -60,7 +69,7 @@ class Trained:
         return self.lake.folder / "models" / "sentiment" / self.version
 
     def model(self) -> SentimentModel:
-        return choose_model(self.lake.spark, self.lake.run().store, self.version)
+        return load_model(self.lake.spark, self.lake.run().store, self.version)
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +289,6 @@ def test_command_says_what_is_wrong(
 def test_unknown_model_is_named(spark: SparkSession, trained: Trained) -> None:
     store = trained.lake.run().store
     with pytest.raises(ConfigurationError, match=trained.version):
-        choose_model(spark, store, "no-such-version")
-    assert choose_model(spark, store, "latest").version == trained.version
-    assert choose_model(spark, store, "shipped").version != trained.version
+        chosen_version(store, "no-such-version")
+    assert load_model(spark, store, chosen_version(store, "latest")).version == trained.version
+    assert chosen_version(store, "shipped") == shipped_version() != trained.version

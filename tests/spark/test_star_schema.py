@@ -159,7 +159,8 @@ def test_marts_are_made_anew_where_staging_cannot_be_followed(lake: Lake, spark:
 
     # Staging was put back to an older state: that is for a person to decide.
     newest = max((Path(lake.staged().uri) / "_delta_log").glob("*.json"))
-    newest.unlink()
+    for file in newest.parent.glob(f"{newest.stem}.*"):
+        file.unlink()
     spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     with pytest.raises(UserAnalyticsError, match=r"restored from a backup.*run again to make it anew"):
         build_star_schema(lake.run())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,28 @@ def test_a_holder_that_died_on_this_machine_is_replaced_at_once(store: ObjectSto
     assert store.swap(PATH, stranger(processes=mine, expires_after=NO_BEAT).encode(), version)
     with pytest.raises(TableLocked), locks(store, wait_seconds=0).hold(TABLE):
         pytest.fail("one of its processes is alive")
+
+
+def test_a_process_that_joins_is_named_in_every_lock_of_the_run(store: ObjectStore) -> None:
+    processes = ["python"]
+
+    def named() -> set[tuple[str, ...]]:
+        return {holder.processes for holder in holders(store)}
+
+    ours = locks(store, processes=lambda: list(processes), beat_seconds=NO_BEAT)
+    with ours.hold(TABLE, "staging/other"):
+        assert named() == {("python",)}
+        processes.append("java")
+        ours.beat()
+        assert named() == {("python", "java")}
+    # Given back is given back.
+    ours.beat()
+    assert named() == set()
+
+    # One that joins while a lock is being taken.
+    answers = chain([["python"]], repeat(["python", "java"]))
+    with locks(store, processes=lambda: next(answers), beat_seconds=NO_BEAT).hold(TABLE):
+        assert named() == {("python", "java")}
 
 
 def test_of_many_that_break_a_lock_one_at_a_time_has_it(store: ObjectStore) -> None:

@@ -28,7 +28,7 @@ def test_without_any_variable_everything_lies_below_var() -> None:
         ("s3://bucket/a", "s3a://bucket/a"),
         ("/data/lake/", "/data/lake"),
         ("/data/./other/../lake", "/data/lake"),
-        ("/data/my lake+1%20", "/data/my lake+1%20"),
+        ("/data/my lake+1%", "/data/my lake+1%"),
         ("file:///data/lake", "/data/lake"),
         ("  /data/lake  ", "/data/lake"),
     ],
@@ -68,6 +68,7 @@ def test_s3_variables_have_their_well_known_names() -> None:
     [
         ("LAKE_URI", "ftp://host/lake"),
         ("LAKE_URI", "s3a:///no-bucket"),
+        ("LAKE_URI", "/data/a%20lake"),
         ("WAREHOUSE_URL", "mysql://user:pass-word@host/database"),
         ("WAREHOUSE_URL", "warehouse"),
         ("WAREHOUSE_SCHEMA", "Analytics"),

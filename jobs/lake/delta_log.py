@@ -1,0 +1,187 @@
+"""What Delta tables say in their logs, and the rows of small ones, without Spark: by delta-rs, the package deltalake.
+
+Spark moves the data. But it takes seconds to start, and half a second to read five rows or to add them, where delta-rs
+takes hundredths; most of what a run asks is whether there is anything to do (docs/decisions/small-tables.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import deltalake
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
+
+from jobs.lake.objects import ObjectStore
+from jobs.settings import Settings
+
+# As Spark's sessions have it: marts and the warehouse follow every table through its change data feed.
+FOLLOWED = {
+    "delta.enableChangeDataFeed": "true",
+    # Spark's default; that of delta-rs is ten times as many files to be read.
+    "delta.checkpointInterval": "10",
+}
+
+
+def open_log(uri: str, settings: Settings, version: int | None = None) -> DeltaTable | None:
+    """The table at an address, None when there is none. version: as it was then; by default as it is now.
+
+    Raises DeltaError for a log that cannot be read.
+    """
+    try:
+        return DeltaTable(uri, version, storage_options=storage_options(settings))
+    except TableNotFoundError:
+        return None
+
+
+def create(
+    uri: str,
+    settings: Settings,
+    schema: T.StructType,
+    comment: str,
+    partitioned_by: tuple[str, ...],
+    properties: dict[str, str | None],
+) -> None:
+    """Make an empty table, unless one is there."""
+    DeltaTable.create(
+        uri,
+        deltalake.Schema.from_json(schema.json()),
+        mode="ignore",
+        partition_by=list(partitioned_by),
+        description=comment,
+        configuration={**FOLLOWED, **properties},
+        storage_options=storage_options(settings),
+    )
+
+
+def add_columns(table: DeltaTable, columns: list[T.StructField]) -> None:
+    """Add columns behind those that are there, in one commit."""
+    added = deltalake.Schema.from_json(T.StructType(columns).json())
+    table.alter.add_columns(list(added.fields))
+
+
+def spark_schema(table: DeltaTable) -> T.StructType:
+    """The table's columns; Delta notes them as Spark writes its schemas."""
+    return T.StructType.fromJson(json.loads(table.schema().to_json()))
+
+
+def all_rows(table: DeltaTable, schema: T.StructType) -> pa.Table:
+    """The rows of a table that is small; columns and types are those of schema."""
+    return _as_declared(query(table, "SELECT * FROM t"), schema)
+
+
+def query(table: DeltaTable, text: str) -> pa.Table:
+    """The answer, of few rows, to a query in SQL over a table, which is known as `t` there."""
+    # Not `to_pyarrow_table`: with it the process may abort at its end.
+    return _read(QueryBuilder().register("t", table).execute(text))
+
+
+def _read(stream: Any) -> pa.Table:
+    # By pyarrow, because the stream's own `read_all` keeps Python's lock: a store that does not answer would stop all
+    # threads, also those that tell others that our locks are alive.
+    return pa.RecordBatchReader.from_stream(stream).read_all()
+
+
+def added_rows(table: DeltaTable, schema: T.StructType, after: int, until: int) -> pa.Table | None:
+    """The rows that came in the versions after..until, `after` excluded; None where there was more than additions."""
+    found = _read(table.load_cdf(starting_version=after + 1, ending_version=until))
+    if set(found["_change_type"].to_pylist()) - {"insert"}:
+        return None
+    return _as_declared(found, schema)
+
+
+def _as_declared(rows: pa.Table, schema: T.StructType) -> pa.Table:
+    wanted = to_arrow_schema(schema)
+    # A table of an earlier version has not all columns yet.
+    columns = [
+        rows[f.name].cast(f.type) if f.name in rows.column_names else pa.nulls(rows.num_rows, f.type)
+        for f in wanted
+    ]
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def append(table: DeltaTable, schema: T.StructType, rows: list[tuple[Any, ...]]) -> None:
+    """Add rows, values in the order of the schema, in one commit."""
+    wanted = to_arrow_schema(schema)
+    columns = [pa.array(values, f.type) for f, values in zip(wanted, zip(*rows, strict=True), strict=True)]
+    write_deltalake(table, pa.Table.from_arrays(columns, schema=wanted), mode="append")
+
+
+def transactions(
+    store: ObjectStore, folder: str, version: int
+) -> dict[str, tuple[int, datetime | None]] | None:
+    """For every source that a commit of a table named: the version of it that was applied last, and when.
+
+    folder: the table's path in the lake; version: its newest. Of these delta-rs tells only those that are asked for by
+    name, so its log is read as the protocol has it: a checkpoint, if there is one, and the commits after it. None where
+    the checkpoint has another form than Delta gives it by default.
+    """
+    log, first = f"{folder}/_delta_log", 0
+    found: list[dict[str, Any]] = []
+    if last := store.fetch(f"{log}/_last_checkpoint"):
+        first = json.loads(last[0])["version"]
+        checkpoint = store.fetch(f"{log}/{first:020d}.checkpoint.parquet")
+        if checkpoint is None:
+            return None
+        noted = pq.read_table(io.BytesIO(checkpoint[0]), columns=["txn"])["txn"]
+        found += [txn for txn in noted.to_pylist() if txn]
+        first += 1
+    for number in range(first, version + 1):
+        commit = store.fetch(f"{log}/{number:020d}.json")
+        if commit is None:
+            return None
+        actions = map(json.loads, filter(None, commit[0].splitlines()))
+        found += [action["txn"] for action in actions if "txn" in action]
+    return {
+        txn["appId"]: (
+            txn["version"],
+            datetime.fromtimestamp(at / 1000, UTC) if (at := txn.get("lastUpdated")) else None,
+        )
+        for txn in found
+    }
+
+
+def storage_options(settings: Settings) -> dict[str, str] | None:
+    """How delta-rs gets at the lake: as whom boto3 does, which the raw files are read with."""
+    if settings.lake_is_local:
+        return None
+    key, secret, token = _keys(settings)
+    options = {
+        "aws_region": settings.s3_region,
+        "aws_endpoint": settings.s3_endpoint,
+        "aws_access_key_id": key,
+        "aws_secret_access_key": secret,
+        "aws_session_token": token,
+        "aws_allow_http": "true" if (settings.s3_endpoint or "").startswith("http://") else None,
+        # Buckets of MinIO and its like are paths, not host names.
+        "aws_virtual_hosted_style_request": None if settings.s3_endpoint is None else "false",
+        # A wrong address should fail in seconds, and a short fault be lived through.
+        "connect_timeout": "5s",
+        "retry_timeout": "30s",
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _keys(settings: Settings) -> tuple[str | None, str | None, str | None]:
+    if settings.s3_access_key:
+        return settings.s3_access_key, settings.s3_secret_key, settings.s3_session_token
+    # Those of a profile or a machine's role expire, and are renewed by boto3 where need be.
+    found = _session().get_credentials()
+    if found is None:
+        return None, None, None
+    keys = found.get_frozen_credentials()
+    return keys.access_key, keys.secret_key, keys.token
+
+
+@functools.cache
+def _session() -> boto3.Session:
+    return boto3.Session()
