@@ -79,7 +79,7 @@ def test_what_either_writes_the_other_reads(table: LakeTable) -> None:
     # delta-rs has written a checkpoint by then.
     for _ in range(8):
         table.add(ROWS[:1])
-    assert list((Path(table.uri) / "_delta_log").glob("*10.checkpoint.parquet"))
+    assert list((Path(table.uri) / "_delta_log").glob("*.checkpoint.parquet"))
     assert table.read().count() == table.few_count() == 12
     described = table.spark.sql(f"DESCRIBE DETAIL delta.`{table.uri}`").collect()[0]
     assert described.description == "Some rows."
