@@ -172,27 +172,31 @@ def _load(table: Table, source: LakeTable, published: Published | None, strategy
     state = Published(source.table_id(), source.version())
     if published == state:
         return None
-    is_known = strategy != "replace" and published is not None and published.table_id == state.table_id
-    if is_known and published and published.version > state.version:
+    # The state that changes lead on from; None where the table is loaded whole.
+    known = (
+        published if strategy != "replace" and published and published.table_id == state.table_id else None
+    )
+    if known and known.version > state.version:
         raise UserAnalyticsError(
-            f"publish {table.name}: the warehouse holds version {published.version}, the lake only "
+            f"publish {table.name}: the warehouse holds version {known.version}, the lake only "
             f"{state.version}. Was the lake restored from a backup? To publish its state, delete the table's row "
             "in _published"
         )
-    since = published.version if is_known and published else None
-    if table.name in RECORDED_TABLES and (found := _recorded_load(table, source, state, since)):
+    if table.name in RECORDED_TABLES and (
+        found := _recorded_load(table, source, state, known.version if known else None)
+    ):
         return found
     expected = lake_measures(table, source, state.version)
-    if is_known and published:
+    if known:
         try:
-            rows, only_inserts = source.changes(published.version, state.version, table.primary_key)
+            rows, only_inserts = source.changes(known.version, state.version, table.primary_key)
         except GONE as error:
             log.warning(
                 "publish %s: its history is gone (%s); published whole", table.name, type(error).__name__
             )
         else:
             merged = strategy == "merge"
-            if merged or published.by_month or not _mostly_changed(table, rows, expected):
+            if merged or known.by_month or not _mostly_changed(table, rows, expected):
                 rows = rows.withColumn("_deleted", F.lit(False)) if only_inserts else rows
                 return Load(table, rows, False, state, expected, only_merge=merged)
     return Load(table, source.read(state.version), True, state, expected)
