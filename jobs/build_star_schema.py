@@ -26,6 +26,7 @@ from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.spark import computed_once
 from jobs.transforms.keys import KEY, require_distinct
 from jobs.transforms.star_schema import DIMENSIONS, Dimension, dimension_members, user_actions
 
@@ -83,19 +84,15 @@ def _add_members(
     table = _dimension_table(run, dimension).ensure()
     rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
     known = table.read()
-    new = dimension_members(dimension, rows).join(known, dimension.business_key, "left_anti").persist()
-    try:
-        if not new.isEmpty():
-            same_key = known.join(new, dimension.key, "left_semi").select(*new.columns)
-            require_distinct(
-                new.unionByName(same_key), dimension.key, dimension.business_key, dimension.table
-            )
-            # With a mark, two builds at once cannot both add a member.
-            table.append(new.coalesce(1), mark, changes.version)
-            return new
-        return None
-    finally:
-        new.unpersist()
+    members = dimension_members(dimension, rows).join(known, dimension.business_key, "left_anti")
+    with computed_once(members) as new:
+        if new.isEmpty():
+            return None
+        same_key = known.join(new, dimension.key, "left_semi").select(*new.columns)
+        require_distinct(new.unionByName(same_key), dimension.key, dimension.business_key, dimension.table)
+        # With a mark, two builds at once cannot both add a member.
+        table.append(new.coalesce(1), mark, changes.version)
+        return members
 
 
 def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:

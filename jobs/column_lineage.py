@@ -23,6 +23,8 @@ from jobs.warehouse.declarations import View, tables, views
 IDENTITY, TRANSFORMATION, AGGREGATION, WINDOW = "IDENTITY", "TRANSFORMATION", "AGGREGATION", "WINDOW"
 # Of several on one way, the last in this order is what the way is called.
 _BY_WEIGHT = (IDENTITY, TRANSFORMATION, WINDOW, AGGREGATION)
+# What stands before the address of a table whose rows are a part of the plan.
+IN_PLAN = "rows of "
 # Folders that a version makes: Delta's own, and those of intermediates, `work/<name>/<made from>`.
 _VERSIONED = re.compile(r"(work/[^/]+)/.*|(.*?)/_(?:change_data|delta_log)(?:/.*)?")
 
@@ -89,9 +91,9 @@ def _walk(plan: Any, graph: _Graph, lake_uri: str) -> None:
     for child in children:
         _walk(child, graph, lake_uri)
     output = _attributes(plan.output())
+    if dataset := _dataset(plan, lake_uri):
+        graph.leaves.update({attribute: (dataset, name) for name, attribute in output})
     if not children:
-        if dataset := _dataset(plan, lake_uri):
-            graph.leaves.update({attribute: (dataset, name) for name, attribute in output})
         return
     if kind == "Union":
         columns = [_attributes(child.output()) for child in children]
@@ -138,22 +140,34 @@ def _classes(expression: Any) -> Iterator[str]:
         yield from _classes(child)
 
 
-def _dataset(leaf: Any, lake_uri: str) -> str | None:
-    """The lake's table or folder that a leaf of a plan reads; None when it is none."""
-    if _class(leaf) != "LogicalRelation":
-        return None
-    relation = leaf.relation()
-    try:
-        path = relation.location().rootPaths().head().toString()
-    except Py4JError:  # Delta's change data feed
-        path = relation.snapshotWithSchemaMode().snapshot().deltaLog().dataPath().toString()
-    parts = urlsplit(path)
-    address = unquote(parts.path) if parts.scheme in ("", "file") else path
+def named_in_plan(address: str) -> str:
+    """The alias of rows that are a part of a plan, by which it is known where in the lake they are from."""
+    return IN_PLAN + address
+
+
+def _dataset(node: Any, lake_uri: str) -> str | None:
+    """The lake's table or folder that a node of a plan reads; None when it is none."""
+    match _class(node):
+        case "LogicalRelation":
+            address = _address(node.relation())
+        case "SubqueryAlias" if (name := str(node.alias())).startswith(IN_PLAN):
+            address = name.removeprefix(IN_PLAN)
+        case _:
+            return None
     if not address.startswith(f"{lake_uri}/"):
         return None
     name = address.removeprefix(f"{lake_uri}/").rstrip("/")
     found = _VERSIONED.fullmatch(name)
     return (found[1] or found[2]) if found else name
+
+
+def _address(relation: Any) -> str:
+    try:
+        path = str(relation.location().rootPaths().head().toString())
+    except Py4JError:  # Delta's change data feed
+        path = str(relation.snapshotWithSchemaMode().snapshot().deltaLog().dataPath().toString())
+    parts = urlsplit(path)
+    return unquote(parts.path) if parts.scheme in ("", "file") else path
 
 
 def _attributes(sequence: Any) -> list[tuple[str, int]]:

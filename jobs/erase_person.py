@@ -239,8 +239,8 @@ def _recount(run: RunContext) -> None:
         gone = [e for path, e in by_path(history).items() if e.status == STAGED and path not in there]
         if not gone:
             continue
-        accepted = _count_by(staging_table(run, FEEDS[name]), "_file_id")
-        rejected = _count_by(quarantine_table(run), "file_id")
+        accepted = staging_table(run, FEEDS[name]).counts_by("_file_id")
+        rejected = quarantine_table(run).counts_by("file_id")
         batch = next_batch(history)
         changed = []
         for entry in gone:
@@ -251,12 +251,6 @@ def _recount(run: RunContext) -> None:
                 changed.append(replace(left, batch=batch, run_id=run.run_id, staged_at=datetime.now(UTC)))
         with run.locks.hold("staging/_ingested_files"):
             ledger.write(changed)
-
-
-def _count_by(table: LakeTable, column: str) -> dict[int, int]:
-    if not table.exists():
-        return {}
-    return {row[column]: row["count"] for row in table.read().groupBy(column).count().collect()}
 
 
 def _forget_addresses(run: RunContext) -> dict[str, LakeTable]:

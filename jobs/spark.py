@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
 from pyspark import SparkContext, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
@@ -21,6 +22,9 @@ from jobs.settings import Settings
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 # Planning takes one core, and small data keep no more than another one busy.
 AT_ONCE = 2
+# So many rows become a part of Spark's plans, instead of being kept on disk or read by its tasks, and are written
+# without those (docs/decisions/small-tables.md).
+FEW_ROWS, FEW_BYTES = 100_000, 32 * 1024 * 1024
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -156,6 +160,43 @@ def session_settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator
                 spark.conf.unset(name)
             else:
                 spark.conf.set(name, earlier)
+
+
+def is_few(rows: float, size_bytes: int) -> bool:
+    """Whether so many rows are few."""
+    return rows <= FEW_ROWS and size_bytes <= FEW_BYTES
+
+
+def if_few(rows: DataFrame, bound: DataFrame | None = None) -> pa.Table | None:
+    """All rows where they are few; None where they are not, by Spark's estimate or as it turns out.
+
+    bound: what these rows are a part of, for the estimate; that of a join is far too high.
+    """
+    plan: Any = (rows if bound is None else bound)._jdf.queryExecution().optimizedPlan()
+    if not is_few(0, plan.stats().sizeInBytes()):
+        return None
+    found = rows.limit(FEW_ROWS + 1).toArrow()
+    return found if is_few(found.num_rows, found.nbytes) else None
+
+
+def in_plan_if_few(rows: DataFrame, bound: DataFrame | None = None) -> DataFrame | None:
+    """The same rows as a part of the plan, computed once and for all, where they are few; arguments as of `if_few`."""
+    few = if_few(rows, bound)
+    return None if few is None else rows.sparkSession.createDataFrame(few, rows.schema)
+
+
+@contextmanager
+def computed_once(rows: DataFrame, bound: DataFrame | None = None) -> Iterator[DataFrame]:
+    """Rows to be read several times inside the block: few as a part of the plan, others kept on disk.
+
+    bound: as of `if_few`.
+    """
+    few = in_plan_if_few(rows, bound)
+    if few is not None:
+        yield few
+        return
+    with kept_on_disk(rows):
+        yield rows
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -23,6 +26,14 @@ from jobs.transforms.duplicates import with_record_key
 from jobs.transforms.keys import KEY
 
 STAR = ("dim_users", "dim_actions", "dim_devices", "dim_locations", "fact_user_actions")
+
+
+@contextmanager
+def all_rows_are_many() -> Iterator[None]:
+    """Inside the block, tables of any size are read and written as large ones are: by Spark's tasks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.spark.FEW_ROWS", -1)
+        yield
 
 
 class Lake:
@@ -148,5 +159,10 @@ def deliver(lake: Path, delivery: int) -> None:
 
 def vacuum(spark: SparkSession, uri: str) -> None:
     """Remove every file that the table's newest version does not need."""
-    with session_settings(spark, {"spark.databricks.delta.retentionDurationCheck.enabled": "false"}):
+    settings = {
+        "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+        # As `LakeTable.vacuum` has it.
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
+    }
+    with session_settings(spark, settings):
         spark.sql(f"VACUUM delta.`{uri}` RETAIN 0 HOURS")

@@ -9,14 +9,17 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
 import deltalake
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
@@ -30,6 +33,10 @@ FOLLOWED = {
     # Spark's default; that of delta-rs is ten times as many files to be read.
     "delta.checkpointInterval": "10",
 }
+
+# What a change data feed says of a row: what became of it, and in which version.
+CHANGE, COMMIT = "_change_type", "_commit_version"
+CHANGES = (T.StructField(CHANGE, T.StringType()), T.StructField(COMMIT, T.LongType()))
 
 
 def open_log(uri: str, settings: Settings, version: int | None = None) -> DeltaTable | None:
@@ -93,10 +100,52 @@ def _read(stream: Any) -> pa.Table:
 
 def added_rows(table: DeltaTable, schema: T.StructType, after: int, until: int) -> pa.Table | None:
     """The rows that came in the versions after..until, `after` excluded; None where there was more than additions."""
+    found = changed_rows(table, schema, after, until)
+    return None if set(pc.unique(found[CHANGE]).to_pylist()) - {"insert"} else found.select(schema.names)
+
+
+def changed_rows(table: DeltaTable, schema: T.StructType, after: int, until: int) -> pa.Table:
+    """What became of rows in the versions after..until, `after` excluded: the columns of schema, CHANGE and COMMIT."""
     found = _read(table.load_cdf(starting_version=after + 1, ending_version=until))
-    if set(found["_change_type"].to_pylist()) - {"insert"}:
-        return None
-    return _as_declared(found, schema)
+    same = [commit["version"] for commit in table.history(until - after) if _changed_nothing(commit)]
+    return _as_declared(found, T.StructType([*schema, *CHANGES])).filter(~pc.field(COMMIT).isin(same))
+
+
+def _changed_nothing(commit: dict[str, Any]) -> bool:
+    # Such a MERGE may write files anew, whose rows delta-rs takes for new ones; Spark passes over them, too.
+    changed = commit.get("operationMetrics", {})
+    kinds = ("Inserted", "Updated", "Deleted")
+    return commit["operation"] == "MERGE" and not any(
+        int(changed.get(f"numTargetRows{kind}", 1)) for kind in kinds
+    )
+
+
+def size(table: DeltaTable) -> tuple[float, int]:
+    """The number of rows, infinite where files do not say it, and of bytes of a table."""
+    return _size(_files(table))
+
+
+def size_of_changes(versions: Iterable[DeltaTable]) -> tuple[float, int]:
+    """The number of rows and bytes of the files that came or went between versions, given one after the other."""
+    rows, size_bytes, before = 0.0, 0, None
+    for files in map(_files, versions):
+        if before is not None:
+            more = _size(dict(files.items() ^ before.items()))
+            rows, size_bytes = rows + more[0], size_bytes + more[1]
+        before = files
+    return rows, size_bytes
+
+
+def _files(table: DeltaTable) -> dict[str, tuple[float, int]]:
+    found = pa.table(table.get_add_actions(flatten=True))
+    columns = (found[name].to_pylist() for name in ("path", "num_records", "size_bytes"))
+    return {
+        path: (math.inf if rows is None else rows, size) for path, rows, size in zip(*columns, strict=True)
+    }
+
+
+def _size(files: Mapping[str, tuple[float, int]]) -> tuple[float, int]:
+    return sum(rows for rows, _ in files.values()), sum(size for _, size in files.values())
 
 
 def _as_declared(rows: pa.Table, schema: T.StructType) -> pa.Table:
@@ -109,11 +158,22 @@ def _as_declared(rows: pa.Table, schema: T.StructType) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
-def append(table: DeltaTable, schema: T.StructType, rows: list[tuple[Any, ...]]) -> None:
-    """Add rows, values in the order of the schema, in one commit."""
+def as_arrow(schema: T.StructType, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Rows, values in the order of the schema, as Arrow has them."""
     wanted = to_arrow_schema(schema)
     columns = [pa.array(values, f.type) for f, values in zip(wanted, zip(*rows, strict=True), strict=True)]
-    write_deltalake(table, pa.Table.from_arrays(columns, schema=wanted), mode="append")
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def append(table: DeltaTable, rows: pa.Table, source: str | None = None, version: int | None = None) -> None:
+    """Add rows in one commit. With a source and version, the commit happens once, as Spark has it."""
+    marks = []
+    if source is not None and version is not None:
+        applied = table.transaction_version(source)
+        if applied is not None and applied >= version:
+            return
+        marks = [Transaction(source, version, int(datetime.now(UTC).timestamp() * 1000))]
+    write_deltalake(table, rows, mode="append", commit_properties=CommitProperties(app_transactions=marks))
 
 
 def transactions(

@@ -45,8 +45,8 @@ def write_quarantine(
 
     rejected: columns of SCHEMA.
     """
-    condition = f"feed = '{feed}' AND file_id IN ({', '.join(map(str, file_ids))})"
-    if table.exists() and table.query(f"SELECT 1 AS known FROM t WHERE {condition} LIMIT 1"):
+    if table.counts_by("file_id", file_ids):
+        condition = f"feed = '{feed}' AND file_id IN ({', '.join(map(str, file_ids))})"
         rows = local_rows(table.spark, [], SCHEMA) if rejected is None else rejected
         table.replace_where(rows.where(F.col("feed") == feed), condition)
     elif rejected is not None:

@@ -44,7 +44,7 @@ from jobs.lake.raw import InspectedFile
 from jobs.lake.tables import Lake, LakeTable
 from jobs.quality.feeds import FileCounts, judge_feed, judge_freshness
 from jobs.quality.rules import Action
-from jobs.spark import kept_on_disk, local_rows
+from jobs.spark import computed_once, in_plan_if_few, local_rows
 from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
     content_differs,
@@ -224,15 +224,21 @@ def _inspect(
 def _records(
     run: RunContext, feed: Feed, files: list[InspectedFile], refused: dict[RawFile, str]
 ) -> tuple[DataFrame | None, dict[int, FileCounts], list[InspectedFile]]:
-    """Parse, check, key and count all records, once, kept on disk.
+    """Parse, check, key and count all records, once; few are a part of the plan, others kept on disk.
 
     A file that breaks off is refused, the others are read. Gives the records, the counts and the files read.
     """
     while files:
         records = None
         try:
+            # Their real size is known when they are there: a short file may hold long records, compressed.
             records = _keyed(run, feed, files).persist(StorageLevel.DISK_ONLY)
-            return records, _counts(feed, records, files), files
+            counts = _counts(feed, records, files)
+            few = in_plan_if_few(records)
+            if few is None:
+                return records, counts, files
+            records.unpersist()
+            return few, counts, files
         except (PySparkException, Py4JJavaError):
             if records is not None:
                 records.unpersist()
@@ -358,9 +364,10 @@ def _write_accepted(
     ids = [file.file_id for file in files]
     any_valid = any(count.read > count.rejected for count in counts.values())
     valid = records.where("_reasons = ''").drop("_reasons", "_record")
-    repeated = repeated_keys(valid)
-    candidates = with_repeated_key(valid, repeated)
-    with kept_on_disk(repeated), kept_on_disk(candidates):
+    with (
+        computed_once(repeated_keys(valid)) as repeated,
+        computed_once(with_repeated_key(valid, repeated)) as candidates,
+    ):
         kept = valid
         if not repeated.isEmpty():
             require_same_natural_key(feed, candidates)
@@ -368,24 +375,23 @@ def _write_accepted(
         # Its first version is that of an empty table.
         if target.version() == 0:
             target.append(kept)
-            return _per_file(target)
+            return target.counts_by("_file_id")
 
         there = target.read()
         ours = F.col("_file_id").isin(ids)
-        has_ours = bool(_per_file(target, ids))
-        matched = _matched(feed, kept, there.where(~ours))
-        with kept_on_disk(matched):
+        has_ours = bool(target.counts_by("_file_id", ids))
+        with computed_once(_matched(feed, kept, there.where(~ours)), bound=kept) as matched:
             (found,) = matched.agg(
                 F.count("*").alias("keys"), F.count_if("_better").alias("better")
             ).collect()
             if has_ours or found.better:
                 _merge(feed, target, kept, ids, has_ours)
                 none = dict.fromkeys((entry.file_id for entry in known), 0)
-                return none | _per_file(target)
+                return none | target.counts_by("_file_id")
             new = kept.join(matched.select(*KEY), list(KEY), "left_anti") if found.keys else kept
             if any_valid and not (found.keys and new.isEmpty()):
                 target.append(new)
-            return _per_file(target, ids)
+            return target.counts_by("_file_id", ids)
 
 
 def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:
@@ -429,13 +435,6 @@ def _merge(feed: Feed, target: LakeTable, kept: DataFrame, ids: Sequence[int], h
         return merge.whenNotMatchedBySourceDelete(ours) if has_ours else merge
 
     target.merge(kept, SAME_KEY, clauses)
-
-
-def _per_file(table: LakeTable, ids: Sequence[int] | None = None) -> dict[int, int]:
-    """The number of rows of every file, or of those with these ids, that has some."""
-    where = "" if ids is None else f" WHERE _file_id IN ({', '.join(map(str, ids))})"
-    found = table.query(f"SELECT _file_id, count(*) AS records FROM t{where} GROUP BY _file_id")
-    return {row["_file_id"]: row["records"] for row in found}
 
 
 def _entries(

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 
 import deltalake
 import pyarrow as pa
+import pyarrow.compute as pc
 from delta.tables import DeltaTable
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JJavaError
@@ -18,17 +19,24 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.column_lineage import named_in_plan
 from jobs.console import log
 from jobs.context import root_cause
 from jobs.errors import UserAnalyticsError
 from jobs.lake import delta_log, folders
+from jobs.lake.delta_log import CHANGE, COMMIT
 from jobs.lake.locks import require_lock_not_lost
 from jobs.lake.objects import ObjectStore
 from jobs.settings import Settings
-from jobs.spark import own_session, session_settings
+from jobs.spark import if_few, is_few, own_session, session_settings
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
+
+
+BEFORE_UPDATE = "update_preimage"
+# Whose sizes are worth being looked at one by one.
+FEW_VERSIONS = 20
 
 
 class Lake(Protocol):
@@ -111,6 +119,9 @@ class LakeTable:
         jvm.org.apache.spark.sql.delta.DeltaLog.invalidateCache(self.spark._jsparkSession, path)
 
     def read(self, version: int | None = None) -> DataFrame:
+        """The rows of a version, by default the newest; those of a small table become a part of Spark's plan."""
+        if (few := self._if_small(version)) is not None:
+            return few
         reader = self.spark.read.format("delta")
         if version is not None:
             # One that is gone is no defect; callers know what to do without it.
@@ -144,6 +155,17 @@ class LakeTable:
             rows: list[dict[str, Any]] = delta_log.query(self._log(version), text).to_pylist()
         return rows
 
+    def counts_by(self, column: str, values: Sequence[int] | None = None) -> dict[int, int]:
+        """The number of rows for every value of a column of whole numbers, or for those given, that has some.
+
+        Without Spark; a table that is not there has none.
+        """
+        if not self.exists():
+            return {}
+        where = "" if values is None else f" WHERE {column} IN ({', '.join(map(str, values))})"
+        found = self.query(f"SELECT {column}, count(*) AS records FROM t{where} GROUP BY {column}")
+        return {row[column]: row["records"] for row in found}
+
     def has_rows(self) -> bool:
         """Whether the table has any row."""
         return bool(self.query("SELECT 1 AS one FROM t LIMIT 1"))
@@ -165,8 +187,17 @@ class LakeTable:
 
     def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Append a few rows, values in the order of the schema, in one commit, without Spark."""
+        self._add(delta_log.as_arrow(self.schema, rows))
+
+    def _add(self, rows: pa.Table, source: str | None = None, version: int | None = None) -> None:
         require_lock_not_lost(self.uri)
-        delta_log.append(self._log(), self.schema, list(rows))
+        try:
+            delta_log.append(self._log(), rows, source, version)
+        except DeltaError as error:
+            # Its further lines quote rows.
+            raise UserAnalyticsError(
+                f"{self.uri}: rows cannot be added: {str(error).splitlines()[0]}"
+            ) from None
 
     def transactions(self, store: ObjectStore) -> dict[str, tuple[int, datetime | None]]:
         """For every source that a commit named: the version of it that was applied last, and when."""
@@ -194,8 +225,13 @@ class LakeTable:
 
     def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:
         """Append rows in one commit. With a source and version, the commit happens once however often it is tried."""
+        aligned = self._aligned(rows)
+        few = if_few(aligned)
+        if few is not None:
+            self._add(few, source, version)
+            return
         require_lock_not_lost(self.uri)
-        writer = self._aligned(rows).write.format("delta").mode("append")
+        writer = aligned.write.format("delta").mode("append")
         if source is not None:
             writer = writer.option("txnAppId", source).option("txnVersion", str(version))
         writer.save(self.uri)
@@ -242,30 +278,63 @@ class LakeTable:
         every changed row, one per key, with `_deleted` boolean. Raises a Spark error when the history is gone, be it
         only the files of one version.
         """
+        feed, kinds = self._few_changes(after, until) or self._many_changes(after, until)
+        if kinds <= {"insert"}:
+            return feed.drop(CHANGE, COMMIT), True
+        # Within one commit a key that was deleted and inserted counts as inserted.
+        newest = Window.partitionBy(*key).orderBy(F.col(COMMIT).desc(), (F.col(CHANGE) == "delete").asc())
+        rows = (
+            feed.withColumn("_newest", F.row_number().over(newest))
+            .where("_newest = 1")
+            .withColumn("_deleted", F.col(CHANGE) == "delete")
+            .drop("_newest", CHANGE, COMMIT)
+        )
+        return rows, False
+
+    def _few_changes(self, after: int, until: int) -> tuple[DataFrame, set[str]] | None:
+        """The change data feed, and which kinds of changes are in it; None where they are many, or gone."""
+        if until - after > FEW_VERSIONS:
+            return None
+        try:
+            logs = [self._log(version) for version in range(after, until + 1)]
+            if not is_few(*delta_log.size_of_changes(logs)):
+                return None
+            schema = delta_log.spark_schema(logs[-1])
+            rows = delta_log.changed_rows(logs[-1], schema, after, until)
+        except Exception as error:  # Spark tells whether they are gone, and names what is broken
+            log.debug("%s: %s", self.uri, error)
+            return None
+        rows = rows.filter(pc.field(CHANGE) != BEFORE_UPDATE)
+        kinds = set(pc.unique(rows[CHANGE]).to_pylist())
+        return self._in_plan(rows, T.StructType([*schema, *delta_log.CHANGES])), kinds
+
+    def _many_changes(self, after: int, until: int) -> tuple[DataFrame, set[str]]:
         feed = (
             self.spark.read.format("delta")
             .option("readChangeFeed", "true")
             .option("startingVersion", after + 1)
             .option("endingVersion", until)
             .load(self.uri)
-            .where("_change_type <> 'update_preimage'")
+            .where(F.col(CHANGE) != BEFORE_UPDATE)
+            .drop("_commit_timestamp")
         )
-        bookkeeping = ("_change_type", "_commit_version", "_commit_timestamp")
         # This opens every file of the feed, so that one that was vacuumed is missed here rather than later.
-        kinds = {row._change_type for row in feed.select("_change_type").distinct().collect()}
-        if kinds <= {"insert"}:
-            return feed.drop(*bookkeeping), True
-        # Within one commit a key that was deleted and inserted counts as inserted.
-        newest = Window.partitionBy(*key).orderBy(
-            F.col("_commit_version").desc(), (F.col("_change_type") == "delete").asc()
-        )
-        rows = (
-            feed.withColumn("_newest", F.row_number().over(newest))
-            .where("_newest = 1")
-            .withColumn("_deleted", F.col("_change_type") == "delete")
-            .drop("_newest", *bookkeeping)
-        )
-        return rows, False
+        return feed, {row[CHANGE] for row in feed.select(CHANGE).distinct().collect()}
+
+    def _if_small(self, version: int | None) -> DataFrame | None:
+        """The rows of a version of a small table; None where it is not small, or cannot be read."""
+        try:
+            found = self._log(version)
+            if not is_few(*delta_log.size(found)):
+                return None
+            schema = delta_log.spark_schema(found)
+            return self._in_plan(delta_log.all_rows(found, schema), schema)
+        except Exception as error:  # Spark names what is broken
+            log.debug("%s: %s", self.uri, error)
+            return None
+
+    def _in_plan(self, rows: pa.Table, schema: T.StructType) -> DataFrame:
+        return self.spark.createDataFrame(rows, schema).alias(named_in_plan(self.uri))
 
     def vacuum(self, keep_hours: int) -> None:
         """Remove the data files that no version of the last hours needs."""

@@ -22,11 +22,10 @@ from pyspark.sql import functions as F
 from sqlglot import exp
 
 from jobs.errors import UserAnalyticsError
-from jobs.spark import session_settings
-from jobs.warehouse.base import ROW_COUNT, Load
+from jobs.spark import if_few, session_settings
+from jobs.warehouse.base import Load
 from jobs.warehouse.declarations import Column, Table
 
-FEW_ROWS = 10_000
 # 10,000 of them are 64 MB.
 NARROW_BYTES = 6_400
 NO_LIMIT_OF_BYTES = {"spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1)}
@@ -71,11 +70,8 @@ def _rows_to_copy(load: Load) -> DataFrame | pa.Table:
     if isinstance(load.rows, pa.Table):
         return load.rows.select(names)
     rows = load.rows.select(*(F.to_json(n).alias(n) if n in nested else F.col(n) for n in names))
-    if int(load.expected[ROW_COUNT] or 0) > FEW_ROWS:
-        return rows
-    # Of what a small table lost there may be any number.
-    found = rows.limit(FEW_ROWS + 1).toArrow()
-    return found if found.num_rows <= FEW_ROWS else rows
+    few = if_few(rows)
+    return rows if few is None else few
 
 
 def copy_task(

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 from jobs.context import RunContext
 from jobs.errors import UserAnalyticsError
 from jobs.lake.objects import LocalStore
 from jobs.lake.quarantine import count_rejected, quarantine_table, sample_rejected
-from jobs.lake.tables import LakeTable
+from jobs.lake.tables import GONE, LakeTable
 from jobs.plan_run import plan_run
 from jobs.quality.report import collect_report
 from jobs.run_all import run_all
 from jobs.show_status import status
-from jobs.spark import local_rows
+from jobs.spark import if_few, local_rows
 from jobs.warehouse.postgres import PostgresWarehouse
-from tests.lakes import Lake, deliver, vacuum
+from tests.lakes import Lake, all_rows_are_many, deliver, vacuum
 from tests.warehouses import query
 
 pytestmark = pytest.mark.spark
@@ -55,6 +59,21 @@ def plain(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return sorted((tuple(row.values()) for row in rows), key=repr)
 
 
+def of_spark(rows: DataFrame) -> list[tuple[Any, ...]]:
+    return plain([{**row.asDict(), "at": row["at"] and row["at"].astimezone(UTC)} for row in rows.collect()])
+
+
+def writers(table: LakeTable) -> list[str]:
+    """Which program made each version, oldest first."""
+    commits = sorted((Path(table.uri) / "_delta_log").glob("*.json"))
+    infos = (json.loads(line) for commit in commits for line in commit.read_text().splitlines())
+    return [
+        i["commitInfo"].get("engineInfo") or i["commitInfo"]["clientVersion"]
+        for i in infos
+        if "commitInfo" in i
+    ]
+
+
 @pytest.fixture
 def table(spark: SparkSession, tmp_path: Path) -> LakeTable:
     """An empty table; its lake's folder has a name that not every library takes as it is."""
@@ -65,22 +84,25 @@ def table(spark: SparkSession, tmp_path: Path) -> LakeTable:
 def test_what_either_writes_the_other_reads(table: LakeTable) -> None:
     assert not table.exists()
     table.ensure().add(ROWS[:2])
-    table.append(local_rows(table.spark, ROWS[2:], SCHEMA))
-    table.add(ROWS[:1])
+    with all_rows_are_many():
+        table.append(local_rows(table.spark, ROWS[2:], SCHEMA))
+        assert writers(table)[-1].startswith("Apache-Spark")
+    table.append(local_rows(table.spark, ROWS[:1], SCHEMA))
+    assert writers(table)[-1].startswith("delta-rs")
 
     wanted = sorted([*ROWS, ROWS[0]], key=repr)
     assert plain(table.few_rows().to_pylist()) == wanted
-    of_spark = [
-        {**row.asDict(), "at": row["at"] and row["at"].astimezone(UTC)} for row in table.read().collect()
-    ]
-    assert plain(of_spark) == wanted
+    assert of_spark(table.read()) == wanted
+    with all_rows_are_many():
+        assert of_spark(table.read()) == wanted
     assert (table.few_count(), table.version()) == (4, 3)
     assert table.query("SELECT count(number) AS n FROM t WHERE name = ''") == [{"n": 1}]
     # delta-rs has written a checkpoint by then.
     for _ in range(8):
         table.add(ROWS[:1])
     assert list((Path(table.uri) / "_delta_log").glob("*.checkpoint.parquet"))
-    assert table.read().count() == table.few_count() == 12
+    with all_rows_are_many():
+        assert table.read().count() == table.few_count() == 12
     described = table.spark.sql(f"DESCRIBE DETAIL delta.`{table.uri}`").collect()[0]
     assert described.description == "Some rows."
     assert described.properties["delta.dataSkippingStatsColumns"] == "number"
@@ -96,6 +118,72 @@ def test_columns_that_were_declared_later_are_null_in_earlier_rows(table: LakeTa
     assert table.is_declared()
     assert [row["seconds"] for row in table.few_rows().to_pylist()] in ([None, 0.1], [0.1, None])
     assert table.read().where("seconds IS NULL").count() == 1
+
+
+def test_rows_are_few_up_to_a_number_and_a_size(
+    table: LakeTable, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.spark.FEW_ROWS", 3)
+    assert if_few(spark.range(3)).num_rows == 3  # type: ignore[union-attr]
+    assert if_few(spark.range(4)) is None
+    # Of a join, Spark expects as many rows as there are pairs.
+    monkeypatch.setattr("jobs.spark.FEW_BYTES", 100)
+    joined = spark.range(3).join(spark.range(3), "id")
+    assert if_few(joined) is None
+    assert if_few(joined, bound=spark.range(3)).num_rows == 3  # type: ignore[union-attr]
+    # What turns out to be larger than was expected.
+    assert if_few(spark.range(3).selectExpr("repeat('x', 100) AS text")) is None
+
+
+@pytest.mark.parametrize("way", [nullcontext, all_rows_are_many])
+def test_a_version_of_a_source_is_applied_once(
+    table: LakeTable, way: Callable[[], AbstractContextManager[None]]
+) -> None:
+    table.ensure()
+    with way():
+        for version in (3, 3, 2):
+            table.append(local_rows(table.spark, ROWS[:1], SCHEMA), "logs:1", version)
+        assert table.read().count() == 1
+    assert table.applied("logs:1") == 3
+    table.append(local_rows(table.spark, ROWS[:1], SCHEMA), "logs:1", 4)
+    assert (table.few_count(), table.applied("logs:1")) == (2, 4)
+
+
+def test_a_missing_value_where_one_has_to_be_adds_nothing_and_no_row_is_quoted(table: LakeTable) -> None:
+    named = T.StructType([T.StructField("name", T.StringType()), T.StructField("key", T.LongType(), False)])
+    keyed = replace(table, schema=named, looked_up_by=("key",)).ensure()
+    rows = local_rows(table.spark, [("ann", 1), ("bob", None)], "name string, key long")
+    with pytest.raises(UserAnalyticsError, match=r"rows cannot be added: .*failed validation") as error:
+        keyed.append(rows)
+    assert "bob" not in str(error.value)
+    assert keyed.version() == 0
+
+
+def test_what_changed_is_the_same_either_way(table: LakeTable) -> None:
+    def changes(after: int, until: int) -> tuple[bool, list[tuple[Any, ...]]]:
+        rows, only_inserts = table.changes(after, until, ("number",))
+        return only_inserts, plain([row.asDict() for row in rows.drop("at").collect()])
+
+    table.ensure().add(ROWS[:2])
+    table.add(ROWS[2:])
+    table.merge(
+        local_rows(
+            table.spark, [("new", -1, False), ("", 2**62, True)], "name string, number long, gone boolean"
+        ),
+        "s.number = t.number",
+        lambda merge: merge.whenMatchedDelete("s.gone").whenMatchedUpdate(set={"name": "s.name"}),
+    )
+    table.overwrite(local_rows(table.spark, ROWS[:1], SCHEMA), "source", 1)
+    for after, until in ((0, 1), (0, 2), (2, 3), (0, 3), (3, 4), (0, 4)):
+        few = changes(after, until)
+        with all_rows_are_many():
+            assert changes(after, until) == few
+    assert few[0] is False
+    # A file that is gone is missed by either.
+    vacuum(table.spark, table.uri)
+    for way in (nullcontext(), all_rows_are_many()):
+        with way, pytest.raises(GONE):
+            changes(2, 3)
 
 
 def test_what_was_added_since_a_version(table: LakeTable) -> None:

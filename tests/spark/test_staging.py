@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jobs import generate_samples
 from jobs.lake import staging
 from jobs.lake.ledger import Ledger
 from jobs.lake.tables import LakeTable
+from tests.lakes import all_rows_are_many
 from tests.records import csv_text, event, json_lines, purchase, purchases, reviews
 from tests.staging import RawZone, balanced
 
@@ -191,19 +193,21 @@ def test_any_order_and_repetition_of_files_gives_the_same_table(lake: Callable[.
     at_once = lake("logs", "at once")
     at_once.put(files)
     at_once.stage()
-    one_by_one = lake("logs", "one by one")
+    one_by_one, large = lake("logs", "one by one"), lake("logs", "large")
     for name in ("c.jsonl", "a.jsonl", "b.jsonl"):
-        one_by_one.put({name: files[name], f"again/{name}": files[name]})
-        one_by_one.stage()
+        for zone, way in ((one_by_one, nullcontext()), (large, all_rows_are_many())):
+            zone.put({name: files[name], f"again/{name}": files[name]})
+            with way:
+                zone.stage()
 
-    assert at_once.rows() == one_by_one.rows()
+    assert at_once.rows() == one_by_one.rows() == large.rows()
     assert at_once.rows("user_id", "device", "location") == [
         ("w", "iOS", "Bonn"),
         ("x", "iOS", "x"),  # both say as much as the other; of equal records the greater text stays
         ("y", "x", "x"),
         ("z", "x", "x"),
     ]
-    for zone in (at_once, one_by_one):
+    for zone in (at_once, one_by_one, large):
         assert sum(accepted for _, accepted, _, _ in zone.counts().values()) == 4
 
 
@@ -248,7 +252,8 @@ def test_a_run_killed_between_its_commits_and_run_again_ends_as_a_clean_one(
         for place, name in ((staging, "write_quarantine"), (staging, "_write_accepted"), (Ledger, "write")):
             stage_and_die(killed, place, name)
         killed.stage()
-        clean.stage()
+        with all_rows_are_many():
+            clean.stage()
         assert state(killed) == state(clean)
     assert users(killed) == [("x", "Web"), ("y", "x"), ("z", "x")]
     assert killed.counts() == {"a.jsonl": (2, 0, 1, 1), "b.jsonl": (2, 1, 0, 1), "c.jsonl": (2, 2, 0, 0)}

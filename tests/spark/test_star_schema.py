@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import jobs.transforms.star_schema
 from jobs.build_star_schema import build_star_schema
 from jobs.errors import KeyCollision, UserAnalyticsError
 from jobs.spark import local_rows
-from tests.lakes import STAR, Lake, vacuum
+from tests.lakes import STAR, Lake, all_rows_are_many, vacuum
 
 pytestmark = pytest.mark.spark
 
@@ -32,6 +33,14 @@ def lake(spark: SparkSession, tmp_lake: str) -> Lake:
     return Lake(spark, tmp_lake)
 
 
+@pytest.fixture(params=["few rows", "many rows"])
+def few_or_many(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test under both ways in which rows are read and written."""
+    with all_rows_are_many() if request.param == "many rows" else nullcontext():
+        yield
+
+
+@pytest.mark.usefixtures("few_or_many")
 def test_day_by_day(lake: Lake, spark: SparkSession, tmp_path: Path) -> None:
     # The first file: a fact for every record. What the log does not say is a null key, no member of its own.
     lake.stage_logs(1, *DAY_1)
