@@ -24,7 +24,7 @@ LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 AT_ONCE = 2
 # So many rows become a part of Spark's plans, instead of being kept on disk or read by its tasks, and are written
 # without those (docs/decisions/small-tables.md).
-FEW_ROWS, FEW_BYTES = 100_000, 32 * 1024 * 1024
+FEW_ROWS, FEW_BYTES = 50_000, 16 * 1024 * 1024
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
