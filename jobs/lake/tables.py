@@ -32,10 +32,8 @@ from jobs.spark import if_few, is_few, own_session, session_settings
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
-
-
 BEFORE_UPDATE = "update_preimage"
-# Whose sizes are worth being looked at one by one.
+# So many versions are asked one by one for their size.
 FEW_VERSIONS = 20
 
 
@@ -52,7 +50,8 @@ class Lake(Protocol):
 class LakeTable:
     """One Delta table at an address, with the schema it should have.
 
-    What its log says is read without Spark, and so are the rows of a table that has few: `few_rows` and `add`.
+    What its log says is read without Spark. So are few rows, and added: by `few_rows`, `few_added` and `add` in this
+    process; by `read`, `changes` and `append` for Spark's plans, which then hold the rows themselves.
 
     looked_up_by: columns whose least and greatest value Delta notes for every file, so that a query on them opens few
     files. Noting them for every column takes a quarter of the time of writing.
