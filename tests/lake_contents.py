@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,12 @@ def warehouse_contents(url: str) -> dict[str, Rows]:
 
 
 def _text(row: dict[str, Any]) -> str:
-    return repr(sorted((name, value) for name, value in row.items() if name not in VOLATILE))
+    return repr(sorted((name, _plain(value)) for name, value in row.items() if name not in VOLATILE))
+
+
+def _plain(value: Any) -> Any:
+    # Spark's files say times without a zone, those of delta-rs with it; all are UTC.
+    return f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value
 
 
 def differences(found: dict[str, Rows], wanted: dict[str, Rows]) -> list[str]:
