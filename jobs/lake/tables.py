@@ -304,8 +304,8 @@ class LakeTable:
             log.debug("%s: %s", self.uri, error)
             return None
         rows = rows.filter(pc.field(CHANGE) != BEFORE_UPDATE)
-        kinds = set(pc.unique(rows[CHANGE]).to_pylist())
-        return self._in_plan(rows, T.StructType([*schema, *delta_log.CHANGES])), kinds
+        feed = self._in_plan(rows, T.StructType([*schema, *delta_log.CHANGES]))
+        return None if feed is None else (feed, set(pc.unique(rows[CHANGE]).to_pylist()))
 
     def _many_changes(self, after: int, until: int) -> tuple[DataFrame, set[str]]:
         feed = (
@@ -332,7 +332,10 @@ class LakeTable:
             log.debug("%s: %s", self.uri, error)
             return None
 
-    def _in_plan(self, rows: pa.Table, schema: T.StructType) -> DataFrame:
+    def _in_plan(self, rows: pa.Table, schema: T.StructType) -> DataFrame | None:
+        # In a file, a text that comes a thousand times stands once.
+        if not is_few(rows.num_rows, rows.nbytes):
+            return None
         return self.spark.createDataFrame(rows, schema).alias(named_in_plan(self.uri))
 
     def vacuum(self, keep_hours: int) -> None:

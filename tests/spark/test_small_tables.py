@@ -133,6 +133,15 @@ def test_rows_are_few_up_to_a_number_and_a_size(
     assert if_few(joined, bound=spark.range(3)).num_rows == 3  # type: ignore[union-attr]
     # What turns out to be larger than was expected.
     assert if_few(spark.range(3).selectExpr("repeat('x', 100) AS text")) is None
+    # In a file, a text that comes again and again takes no place.
+    monkeypatch.setattr("jobs.spark.FEW_ROWS", 100)
+    monkeypatch.setattr("jobs.spark.FEW_BYTES", 20_000)
+    table.ensure().add([("x" * 1000, *ROWS[0][1:])] * 10)
+    assert table.read().inputFiles() == []
+    table.add([("x" * 1000, *ROWS[0][1:])] * 90)
+    assert sum(file.stat().st_size for file in Path(table.uri).glob("*.parquet")) < 20_000
+    assert len(table.read().inputFiles()) == 2
+    assert table.read().count() == 100
 
 
 @pytest.mark.parametrize("way", [nullcontext, all_rows_are_many])
