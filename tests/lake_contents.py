@@ -71,22 +71,27 @@ def warehouse_contents(url: str) -> dict[str, Rows]:
     """The rows of every table and view but those that record runs, and which are published."""
     relations = query(
         url,
-        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('analytics') AND relkind IN ('r', 'v') "
-        "ORDER BY 1",
+        "SELECT relname, relkind FROM pg_class WHERE relnamespace = to_regnamespace('analytics') "
+        "AND relkind IN ('r', 'v') ORDER BY 1",
     )
-    found: dict[str, Rows] = {"relations": [name for (name,) in relations]}
-    for (name,) in relations:
+    found: dict[str, Rows] = {"relations": [name for name, _ in relations]}
+    for name, kind in relations:
         if name.startswith("etl_") or name == "run_history_view":
             continue
         # Identity and version of a Delta table depend on how often it was begun.
         columns = "jsonb_build_object('table', x.table_name)" if name == "_published" else "to_jsonb(x)"
         rows = query(url, f"SELECT {columns} FROM {name} AS x")
-        found[name] = sorted(_text(row) for (row,) in rows)
+        # Views add up in the order in which a table's rows lie, and the last digit of a mean follows from it.
+        found[name] = sorted(_text(_rounded(row) if kind == "v" else row) for (row,) in rows)
     return found
 
 
 def _text(row: dict[str, Any]) -> str:
     return repr(sorted((name, _plain(value)) for name, value in row.items() if name not in VOLATILE))
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: f"{value:.12g}" if isinstance(value, float) else value for name, value in row.items()}
 
 
 def _plain(value: Any) -> Any:
