@@ -10,7 +10,6 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -24,7 +23,6 @@ import jobs.warehouse.postgres as postgres_module
 from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables
-from tests.lakes import all_rows_are_many
 from tests.shops import (
     EAST,
     NORTH,
@@ -52,11 +50,10 @@ def shop(spark: SparkSession, warehouse_url: str) -> Shop:
     return Shop(spark, warehouse_url)
 
 
-@pytest.fixture(params=["few rows", "many rows"])
-def few_or_many(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(params=[10_000, 2, -1], ids=["few rows", "few rows, many changes", "many rows"])
+def few_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows are copied by this process, others by Spark's tasks."""
-    with all_rows_are_many() if request.param == "many rows" else nullcontext():
-        yield
+    monkeypatch.setattr("jobs.spark.FEW_ROWS", request.param)
 
 
 def test_first_publication_makes_what_is_declared(shop: Shop) -> None:
@@ -129,7 +126,7 @@ NOTES = [
 ]
 
 
-@pytest.mark.usefixtures("few_or_many")
+@pytest.mark.usefixtures("few_rows")
 def test_values_arrive_as_they_are(shop: Shop) -> None:
     sales = [sale(n, 1, None, note) for n, note in enumerate(NOTES)]
     # The whole of Unicode except NUL and the surrogates, which are no characters.
@@ -166,14 +163,14 @@ def test_values_arrive_as_they_are(shop: Shop) -> None:
     assert [repr(v) for v in found("ratio", 7000, 7)] == [repr(r) for r in ratios]
 
 
-@pytest.mark.usefixtures("few_or_many")
+@pytest.mark.usefixtures("few_rows")
 def test_nul_is_refused_by_name_and_nothing_is_left_behind(shop: Shop) -> None:
     with pytest.raises(UserAnalyticsError, match=r"sales: column note: PostgreSQL cannot store .* NUL"):
         shop.whole(sales=[sale(1, 1, "1", "fine"), sale(2, 1, "1", "a\0b")])
     assert shop.content()["relations"] == [("_published", "r", "p"), ("_published_pkey", "i", "p")]
 
 
-@pytest.mark.usefixtures("few_or_many")
+@pytest.mark.usefixtures("few_rows")
 def test_changes_are_merged(shop: Shop) -> None:
     shop.whole(sales=[sale(1, 1, "10.50"), sale(2, 2, "0.25")])
     before = shop.query("SELECT 'shops'::regclass::oid, 'sales'::regclass::oid, 'shop_view'::regclass::oid")
