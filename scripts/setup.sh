@@ -217,5 +217,6 @@ END
 echo "export SPARK_HOME=\"\${SPARK_HOME:-$PWD/$spark}\"" >.venv/bin/find-spark-home
 
 JAVA_HOME=$java_home .venv/bin/python jars/fetch.py
+.venv/bin/python jars/import_from_folders.py
 JAVA_HOME=$java_home .venv/bin/python jars/share_classes.py
 say "ready: $(.venv/bin/python --version), Java at $java_home"

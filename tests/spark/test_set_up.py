@@ -1,4 +1,4 @@
-"""Sessions start with the classes that set-up stored (jars/share_classes.py)."""
+"""Sessions start with what set-up did for them: stored classes, and Python packages in folders."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def test_the_archive_of_classes_is_mapped_into_the_jvm(spark: SparkSession) -> N
     assert jvm is not None
     process = jvm.java.lang.ProcessHandle.current().pid()
     assert "shared-classes.jsa" in Path(f"/proc/{process}/maps").read_text()
+
+
+def test_workers_import_nothing_from_archives(spark: SparkSession) -> None:
+    def archives(_: int) -> list[str]:
+        return [path for path in {*sys.path, *sys.path_importer_cache} if Path(path).is_file()]
+
+    assert spark.sparkContext.parallelize([0], 1).flatMap(archives).collect() == []
