@@ -9,7 +9,7 @@ DATA ?=
 # More arguments for pytest, e.g. make test ARGS='-k ledger'
 ARGS ?=
 
-.PHONY: help setup setup-dev setup-airflow run psql up down logs ps trigger test-stack test test-fast test-faults check lint format typecheck audit package bench lock lock-jars clean distclean
+.PHONY: help setup setup-dev setup-airflow run psql up down logs ps trigger test-stack test services test-fast test-faults check lint format typecheck audit package bench lock lock-jars clean distclean
 
 help: ## Show this list
 	@echo 'user-analytics: raw files to a star schema in PostgreSQL'
@@ -51,7 +51,8 @@ down: ## Stop the stack; its data stays. make down VOLUMES=yes removes that, too
 test-stack: setup-dev ## Build, start, use and remove a stack of its own; needs a Docker engine
 	$(BIN)/python -m pytest tests/stack -s $(ARGS)
 
-test: setup-airflow check ## Lint, types, SQL format, then all tests, with coverage
+test: setup-dev ## Lint, types, SQL format, then all tests, with coverage
+	@$(MAKE) --no-print-directory --jobs 3 setup-airflow services check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 test-fast: setup-dev ## Tests that need no service
@@ -59,6 +60,10 @@ test-fast: setup-dev ## Tests that need no service
 
 test-faults: setup-dev ## Kill every job at every write, by exceptions and by SIGKILL, and compare with clean runs
 	$(BIN)/python -m pytest tests -m faults -s $(ARGS)
+
+# What the tests' services are made of; they would see to it themselves, one after the other.
+services: setup-dev
+	@$(BIN)/python -m tests.install_services
 
 check: lint typecheck
 

@@ -47,7 +47,7 @@ class BigQueryEmulator:
 
 def start_bigquery(folder: Path) -> BigQueryEmulator:
     """Start the emulator with its files in `folder`. Raises ServiceMissing with what went wrong."""
-    environment = _environment()
+    environment = install_emulator()
     home, gcs = folder / "home", folder / "gcs"
     gcs.mkdir()
     _place_extension(environment, home)
@@ -77,8 +77,8 @@ def start_bigquery(folder: Path) -> BigQueryEmulator:
             time.sleep(0.1)
 
 
-def _environment() -> Path:
-    """The virtual environment with bqemulator."""
+def install_emulator() -> Path:
+    """The virtual environment with bqemulator, made where it is missing. Raises ServiceMissing with what went wrong."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     name = hashlib.sha256(version.encode() + REQUIREMENTS.read_bytes()).hexdigest()[:12]
     target = cache_folder() / f"bqemulator-{name}"

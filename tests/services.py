@@ -167,6 +167,12 @@ def _start_binary(folder: Path) -> ObjectStore:
 
 
 def _start_built(folder: Path) -> ObjectStore:
+    build_minio(folder / "go.log")
+    return _start_binary(folder)
+
+
+def build_minio(log: Path) -> None:
+    """Build MinIO into the cache, where there is none yet. Raises ServiceMissing with what went wrong."""
     go = _go()
     if go is None:
         raise ServiceMissing("no go program")
@@ -176,8 +182,7 @@ def _start_built(folder: Path) -> ObjectStore:
     with (cache_folder() / "minio.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _minio_binary():
-            _build(go, target, folder / "go.log")
-    return _start_binary(folder)
+            _build(go, target, log)
 
 
 def _build(go: str, target: Path, log: Path) -> None:
