@@ -121,10 +121,10 @@ class Publisher(ABC):
 
 
 class Shop(Publisher):
-    """A schema of PostgreSQL and what is published to it."""
+    """A schema of PostgreSQL and what is published to it. client: a connection for all questions about it."""
 
-    def __init__(self, spark: SparkSession, url: str, schema: str = "analytics") -> None:
-        self.spark, self.url, self.schema = spark, url, schema
+    def __init__(self, spark: SparkSession, url: str, schema: str = "analytics", client: Any = None) -> None:
+        self.spark, self.url, self.schema, self.client = spark, url, schema, client
         self.warehouse = PostgresWarehouse(url, schema)
 
     def frame(self, name: str, rows: Sequence[tuple[Any, ...]], whole: bool) -> DataFrame:
@@ -138,7 +138,7 @@ class Shop(Publisher):
             return publication.commit(loads, [views()["shop_view"], views()["total_view"]])
 
     def query(self, text: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        return query(self.url, text, *arguments, schema=self.schema)
+        return query(self.client or self.url, text, *arguments, schema=self.schema)
 
     def content(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything in the schema: rows, published versions, constraints, views, and nothing left behind."""
@@ -230,8 +230,11 @@ def assert_same_after_every_kill(
 ) -> int:
     """Publish after `before`, killed after every statement in turn and run again. Gives the number of statements."""
 
+    # Thousands of questions: connecting for each takes longer than the answers.
+    client = psycopg2.connect(url)
+
     def prepared(schema: str) -> Shop:
-        shop = Shop(spark, url, schema)
+        shop = Shop(spark, url, schema, client)
         if before:
             before(shop)
         return shop
@@ -263,4 +266,5 @@ def assert_same_after_every_kill(
         publication(shop)
         assert content(shop) == wanted, f"killed after statement {number}"
         shop.query(f"DROP SCHEMA {shop.schema} CASCADE")
+    client.close()
     return statements

@@ -20,17 +20,17 @@ from jobs.warehouse.declarations import tables
 from jobs.warehouse.postgres_copy import copy_task
 
 
-def query(url: str, text: str, *arguments: Any, schema: str = "analytics") -> list[tuple[Any, ...]]:
-    """The rows of a query, or none, as a client in New York gets them."""
-    connection = psycopg2.connect(url)
+def query(at: Any, text: str, *arguments: Any, schema: str = "analytics") -> list[tuple[Any, ...]]:
+    """The rows of a query, or none, as a client in New York gets them. at: a URL, or a connection."""
+    connection = psycopg2.connect(at) if isinstance(at, str) else at
     try:
         with connection, connection.cursor() as cursor:
-            cursor.execute("SET TIME ZONE 'America/New_York'")
-            cursor.execute(f"SET search_path TO {schema}")
+            cursor.execute(f"SET TIME ZONE 'America/New_York'; SET search_path TO {schema}")
             cursor.execute(text, arguments or None)
             return cursor.fetchall() if cursor.description else []
     finally:
-        connection.close()
+        if isinstance(at, str):
+            connection.close()
 
 
 def arrow_rows(name: str, rows: Sequence[tuple[Any, ...]], whole: bool = True) -> DataFrame:

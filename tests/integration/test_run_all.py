@@ -175,6 +175,7 @@ def test_wrong_arguments(arguments: list[str], message: str, capsys: pytest.Capt
 
 
 @pytest.mark.shared_data
+@pytest.mark.usefixtures("compiled")
 def test_online_retail(
     spark: SparkSession, tmp_lake: str, warehouse_url: str, shared_data: Path, tmp_path: Path
 ) -> None:
