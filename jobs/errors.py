@@ -47,5 +47,9 @@ class KeyCollision(UserAnalyticsError):
     """Two different entities got the same key; the job stops instead of merging them."""
 
 
+class QueryTooSlow(UserAnalyticsError):
+    """A question to the warehouse took longer than it was given."""
+
+
 class CheckFailed(UserAnalyticsError):
     """A post-load check failed; the whole publication was rolled back."""

@@ -7,29 +7,41 @@ from dataclasses import dataclass
 
 from jobs.console import table
 from jobs.context import RunContext
+from jobs.errors import QueryTooSlow
 from jobs.lake.staging import StageResult
 from jobs.settings import without_password
 from jobs.warehouse.base import Warehouse
 from jobs.warehouse.declarations import tables, views
 
 FIRST_ROWS = 5
+SECONDS_PER_VIEW = 2
 COUNTS = ("records_read", "accepted", "duplicates", "rejected")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What stands in the warehouse. counts: rows of each table; views: each one's columns and first rows."""
+    """What stands in the warehouse.
+
+    counts: rows of each table. views: each one's columns and first rows; None where that takes long.
+    """
 
     counts: dict[str, int]
-    views: dict[str, tuple[list[str], list[tuple[object, ...]]]]
+    views: dict[str, tuple[list[str], list[tuple[object, ...]]] | None]
 
 
 def warehouse_contents(warehouse: Warehouse) -> Contents:
-    """Count the tables and read the first rows of the views; views over large tables take seconds."""
+    """Count the tables and read the first rows of the views; one over a large table is not waited for."""
     there = set(warehouse.published())
     counts = warehouse.counts([name for name in tables() if name in there])
     shown = [name for name in views() if _tables_of(name) <= there]
-    return Contents(counts, {name: warehouse.query(name, FIRST_ROWS) for name in shown})
+    return Contents(counts, {name: _first_rows(warehouse, name) for name in shown})
+
+
+def _first_rows(warehouse: Warehouse, view: str) -> tuple[list[str], list[tuple[object, ...]]] | None:
+    try:
+        return warehouse.query(view, FIRST_ROWS, SECONDS_PER_VIEW)
+    except QueryTooSlow:
+        return None
 
 
 def print_summary(
@@ -50,9 +62,13 @@ def print_summary(
 
     print("\nRows per table")
     print(table(("table", "rows"), list(contents.counts.items())))
-    for name, (header, first) in contents.views.items():
+    for name, content in contents.views.items():
         print(f"\n{name}  ({views()[name].comment})")
-        print(table(header, first) if first else "  no rows")
+        if content is None:
+            print(f"  takes more than {SECONDS_PER_VIEW} s; user-analytics query {name} waits for it")
+        else:
+            header, first = content
+            print(table(header, first) if first else "  no rows")
 
     print("\nSeconds per step")
     steps = [(s.name, round(s.seconds, 1), "; ".join(s.detail)) for s in run.steps]

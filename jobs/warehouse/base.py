@@ -127,10 +127,13 @@ class Warehouse(Protocol):
     def publishing(self) -> AbstractContextManager[Publication]:
         """Begin a publication."""
 
-    def query(self, name: str, limit: int) -> tuple[list[str], list[tuple[object, ...]]]:
+    def query(
+        self, name: str, limit: int, seconds: float | None = None
+    ) -> tuple[list[str], list[tuple[object, ...]]]:
         """The first rows of a table or view: column names and rows.
 
-        Raises ConfigurationError when it was not published yet.
+        seconds: how long PostgreSQL may take; BigQuery, which is billed for what it began, is waited for.
+        Raises ConfigurationError when it was not published yet, QueryTooSlow when it took longer.
         """
 
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:

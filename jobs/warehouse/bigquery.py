@@ -153,7 +153,9 @@ class BigQueryWarehouse:
             yield BigQueryPublication(connection, self.dataset, self.scratch)
 
     @told("query")
-    def query(self, name: str, limit: int) -> tuple[list[str], list[tuple[object, ...]]]:
+    def query(
+        self, name: str, limit: int, seconds: float | None = None
+    ) -> tuple[list[str], list[tuple[object, ...]]]:
         text = f"SELECT * FROM {self._name(name)} LIMIT {int(limit)}"
         try:
             rows = self.connection.client().query(text).result()

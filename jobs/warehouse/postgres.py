@@ -19,7 +19,7 @@ import psycopg2
 from psycopg2 import sql
 
 from jobs.console import log
-from jobs.errors import CheckFailed, ConfigurationError, UserAnalyticsError
+from jobs.errors import CheckFailed, ConfigurationError, QueryTooSlow, UserAnalyticsError
 from jobs.settings import without_password
 from jobs.warehouse.base import (
     KEY_HASH,
@@ -122,15 +122,21 @@ class PostgresWarehouse:
         with closing(self._connect()) as connection:
             return PostgresPublication(connection, self.url, self.schema).plan(load)
 
-    def query(self, name: str, limit: int) -> tuple[list[str], list[tuple[object, ...]]]:
+    def query(
+        self, name: str, limit: int, seconds: float | None = None
+    ) -> tuple[list[str], list[tuple[object, ...]]]:
         with closing(self._connect()) as connection, connection.cursor() as cursor:
             first = sql.SQL("SELECT * FROM {} LIMIT {}")
             try:
+                if seconds is not None:
+                    cursor.execute("SET LOCAL statement_timeout = %s", (int(seconds * 1000),))
                 cursor.execute(first.format(sql.Identifier(self.schema, name), sql.Literal(limit)))
             except psycopg2.errors.UndefinedTable:
                 raise ConfigurationError(
                     f"{name}: not in schema {self.schema} yet; `user-analytics run` builds and publishes it"
                 ) from None
+            except psycopg2.errors.QueryCanceled:
+                raise QueryTooSlow(f"{name}: not answered within {seconds} s") from None
             return [column.name for column in cursor.description], cursor.fetchall()
 
     def counts(self, names: Sequence[str]) -> dict[str, int]:
