@@ -19,10 +19,11 @@ from tests.services import ServiceMissing, build_minio, object_store_plan
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as threads:
+        services: dict[str, Callable[[], object]] = {"bigquery": install_emulator}
         # Only where tests will ask for a built one.
         if object_store_plan()[0] == "go":
-            threads.submit(_try, "object store", lambda: build_minio(Path(folder) / "go.log"))
-        threads.submit(_try, "bigquery", install_emulator)
+            services["object store"] = lambda: build_minio(Path(folder) / "go.log")
+        list(threads.map(_try, services, services.values()))
 
 
 def _try(service: str, install: Callable[[], object]) -> None:

@@ -135,8 +135,8 @@ class PostgresWarehouse:
                 raise ConfigurationError(
                     f"{name}: not in schema {self.schema} yet; `user-analytics run` builds and publishes it"
                 ) from None
-            except psycopg2.errors.QueryCanceled:
-                raise QueryTooSlow(f"{name}: not answered within {seconds} s") from None
+            except psycopg2.errors.QueryCanceled as error:
+                raise QueryTooSlow(f"{name}: PostgreSQL: {_one_line(error)}") from None
             return [column.name for column in cursor.description], cursor.fetchall()
 
     def counts(self, names: Sequence[str]) -> dict[str, int]:
