@@ -24,6 +24,8 @@ HASHED = (
 
 
 WHITE_SPACE = " \t\r\n\u00a0"
+# The first and the last instant of the years 1 to 9999, in microseconds.
+FIRST_INSTANT, LAST_INSTANT = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def blank_to_null(value: Column) -> Column:
@@ -89,7 +91,9 @@ def iso_timestamp(value: Column) -> Column:
     # ISO 8601 also knows offsets without a colon (+0200), which Spark's cast does not.
     basic_offset = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
     instant = F.coalesce(value.try_cast("timestamp"), basic_offset.try_cast("timestamp"))
-    return F.when(looks_iso & F.year(instant).between(1, 9999), instant)
+    bounds = (F.timestamp_micros(F.lit(micros)) for micros in (FIRST_INSTANT, LAST_INSTANT))
+    # Both bounds are asked of the instant itself, so that Spark computes it once for all three places.
+    return F.when(looks_iso & instant.between(*bounds), instant)
 
 
 def us_or_iso_timestamp(value: Column) -> Column:
