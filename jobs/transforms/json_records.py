@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
 
 from jobs.feeds.mapping import SourceNames
 
@@ -33,17 +35,20 @@ SCAN: Any = getattr(JSONDecoder(), "scan_once")  # noqa: B009 - no type is decla
 
 
 def json_records(records: DataFrame, names: SourceNames) -> DataFrame:
-    """`value`, the text of one JSON object, and `_address` → fields.
+    """`value`, the text of one JSON object, and any other columns → fields, and the other columns.
 
     names: field → the names that may fill it; a dotted one leads into nested objects. Gives each field as string;
-    `_extra` string, unknown members as JSON with dotted names; `_record` string, the text, be it valid UTF-8 or not;
-    `_problem` string, why the text could not be taken apart: invalid_utf8, malformed_json, <object>_not_an_object,
-    repeated_name; `_address`. Grain: one row per text.
+    `_extra` string, unknown members as JSON with dotted names; `_problem` string, why the text could not be taken
+    apart: invalid_utf8, malformed_json, <object>_not_an_object, repeated_name; `_record` string, the text, be it valid
+    UTF-8 or not. Grain: one row per text.
     """
-    kind = records.schema["_address"].dataType
-    columns = [T.StructField(name, T.StringType()) for name in (*names, "_extra", "_record", "_problem")]
-    schema = T.StructType([*columns, T.StructField("_address", kind)])
-    return records.select("value", "_address").mapInArrow(_reader(names), schema)
+    schema = T.StructType([T.StructField(name, T.StringType()) for name in (*names, "_extra", "_problem")])
+    # Only the texts go to Python, and only what is found in them comes back.
+    found = arrow_udf(_reader(names), schema, ArrowUDFType.SCALAR)("value").alias("_found")
+    others = [name for name in records.columns if name != "value"]
+    return records.select(found, F.col("value").alias("_record"), *others).select(
+        "_found.*", "_record", *others
+    )
 
 
 @dataclass
@@ -75,25 +80,18 @@ def _paths(names: SourceNames) -> list[str]:
     return sorted({source for sources in names.values() for source in sources})
 
 
-def _reader(names: SourceNames) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """What a Spark task does with its Arrow batches."""
+def _reader(names: SourceNames) -> Callable[[pa.Array], pa.Array]:
+    """What Python does with the texts of one of Spark's Arrow batches: a struct for each."""
     levels, paths = levels_of(names), _paths(names)
     # A name that is looked up both as a value and as an object is of no one type.
     kind = None if any(path in levels for path in paths) else pa.schema(list(_struct(levels, "")))
 
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            texts = batch.column("value")
-            parts = list(_parts(texts, kind, levels, paths)) if len(texts) else []
-            merged = [pa.concat_arrays(pieces) for pieces in zip(*parts, strict=True)]
-            if merged:
-                *values, extra, problem = merged
-                found = dict(zip(paths, values, strict=True))
-                fields = [pc.coalesce(*(found[source] for source in sources)) for sources in names.values()]
-                yield pa.RecordBatch.from_arrays(
-                    [*fields, extra, texts, problem, batch.column("_address")],
-                    [*names, "_extra", "_record", "_problem", "_address"],
-                )
+    def read(texts: pa.Array) -> pa.Array:
+        parts = _parts(texts, kind, levels, paths)
+        *values, extra, problem = (pa.concat_arrays(pieces) for pieces in zip(*parts, strict=True))
+        found = dict(zip(paths, values, strict=True))
+        fields = [pc.coalesce(*(found[source] for source in sources)) for sources in names.values()]
+        return pa.StructArray.from_arrays([*fields, extra, problem], [*names, "_extra", "_problem"])
 
     return read
 
