@@ -206,6 +206,10 @@ def _escaped(character: re.Match[str]) -> str:
 def _with_file(
     spark: SparkSession, lake_uri: str, frame: DataFrame, files: Sequence[InspectedFile]
 ) -> DataFrame:
+    if len(files) == 1:
+        # Every record is this one's, so nothing is looked up and no address is carried along.
+        placing = {"_file_id": F.lit(files[0].file_id), "_delivered_at": F.lit(files[0].file.modified_at)}
+        return frame.withColumns(placing).drop("_address")
     by_path = {file.file.path: file for file in files}
     rows = []
     for address in frame.inputFiles():
