@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -49,6 +50,7 @@ from jobs.transforms.checks import broken, checked
 from jobs.transforms.duplicates import (
     content_differs,
     preference,
+    rejected_or_repeated,
     repeated_keys,
     require_same_natural_key,
     survivors,
@@ -152,12 +154,13 @@ def _stage(
             try:
                 _require_share(feed, counts.values(), max_rejected_share)
                 counted = {file.file.path: counts[file.file_id] for file in files}
-                valid = records.where("_reasons = ''")
+                valid = _valid(records)
                 judge_feed(
                     run, feed, valid, counted, history, lambda name: _staged(run, name), reread is None
                 )
-                _write_quarantine(run, feed, records, files, counts)
-                accepted = _write_accepted(run, feed, records, files, counts, current.values())
+                with _sorted_out(feed, records, valid, counts) as (rejected, kept):
+                    _write_quarantine(run, feed, rejected, files)
+                    accepted = _write_accepted(run, feed, kept, files, counts, current.values())
             finally:
                 records.unpersist()
 
@@ -319,79 +322,84 @@ def _staged(run: RunContext, name: str) -> DataFrame | None:
     return table.read() if table.exists() else None
 
 
+def _valid(records: DataFrame) -> DataFrame:
+    return records.where("_reasons = ''").drop("_reasons", "_record")
+
+
+@contextmanager
+def _sorted_out(
+    feed: Feed, records: DataFrame, valid: DataFrame, counts: Mapping[int, FileCounts]
+) -> Iterator[tuple[DataFrame | None, DataFrame]]:
+    """The rejected records, None where there are none, and of the valid ones one for each key."""
+    any_rejected = any(count.rejected for count in counts.values())
+    with computed_once(repeated_keys(valid)) as repeated:
+        # The few that are of interest are picked out together, since that goes through the whole batch.
+        few = (
+            rejected_or_repeated(records, repeated) if any_rejected else with_repeated_key(records, repeated)
+        )
+        with computed_once(few, bound=records) as few:
+            kept = valid
+            if not repeated.isEmpty():
+                candidates = _valid(few)
+                require_same_natural_key(feed, candidates)
+                kept = survivors(feed, valid, repeated, candidates)
+            yield few.where("_reasons <> ''") if any_rejected else None, kept
+
+
 def _write_quarantine(
-    run: RunContext,
-    feed: Feed,
-    records: DataFrame,
-    files: Sequence[InspectedFile],
-    counts: Mapping[int, FileCounts],
+    run: RunContext, feed: Feed, rejected: DataFrame | None, files: Sequence[InspectedFile]
 ) -> None:
-    rejected = None
-    if any(count.rejected for count in counts.values()):
+    rows = None
+    if rejected is not None:
         paths = local_rows(
             run.spark, [(f.file_id, f.file.path) for f in files], "_file_id bigint, path string"
         )
-        rejected = (
-            records.where("_reasons <> ''")
-            .join(F.broadcast(paths), "_file_id")
-            .select(
-                F.lit(feed.name).alias("feed"),
-                F.col("_file_id").alias("file_id"),
-                "path",
-                F.split("_reasons", ",").alias("reasons"),
-                F.col("_record").alias("record"),
-                F.lit(run.run_id).alias("run_id"),
-                F.lit(datetime.now(UTC)).alias("rejected_at"),
-            )
+        rows = rejected.join(F.broadcast(paths), "_file_id").select(
+            F.lit(feed.name).alias("feed"),
+            F.col("_file_id").alias("file_id"),
+            "path",
+            F.split("_reasons", ",").alias("reasons"),
+            F.col("_record").alias("record"),
+            F.lit(run.run_id).alias("run_id"),
+            F.lit(datetime.now(UTC)).alias("rejected_at"),
         )
     with run.locks.hold("staging/_quarantine"):
-        write_quarantine(quarantine_table(run), feed.name, [f.file_id for f in files], rejected)
+        write_quarantine(quarantine_table(run), feed.name, [f.file_id for f in files], rows)
 
 
 def _write_accepted(
     run: RunContext,
     feed: Feed,
-    records: DataFrame,
+    kept: DataFrame,
     files: Sequence[InspectedFile],
     counts: Mapping[int, FileCounts],
     known: Iterable[LedgerEntry],
 ) -> dict[int, int]:
-    """Bring the accepted records into staging in one commit.
+    """Bring the accepted records, one for each key, into staging in one commit.
 
     Gives the number of rows of every file of the batch, and of every known file where rows may have changed hands.
     """
     target = staging_table(run, feed).ensure()
     ids = [file.file_id for file in files]
     any_valid = any(count.read > count.rejected for count in counts.values())
-    valid = records.where("_reasons = ''").drop("_reasons", "_record")
-    with (
-        computed_once(repeated_keys(valid)) as repeated,
-        computed_once(with_repeated_key(valid, repeated)) as candidates,
-    ):
-        kept = valid
-        if not repeated.isEmpty():
-            require_same_natural_key(feed, candidates)
-            kept = survivors(feed, valid, repeated, candidates)
-        # Its first version is that of an empty table.
-        if target.version() == 0:
-            target.append(kept)
-            return target.counts_by("_file_id")
+    # Its first version is that of an empty table.
+    if target.version() == 0:
+        target.append(kept)
+        return target.counts_by("_file_id")
 
-        there = target.read()
-        ours = F.col("_file_id").isin(ids)
-        has_ours = bool(target.counts_by("_file_id", ids))
-        with computed_once(_matched(feed, kept, there.where(~ours)), bound=kept) as matched:
-            (found,) = matched.agg(
-                F.count("*").alias("keys"), F.count_if("_better").alias("better")
-            ).collect()
-            if has_ours or found.better:
-                _merge(feed, target, kept, ids, has_ours)
-                none = dict.fromkeys((entry.file_id for entry in known), 0)
-                return none | target.counts_by("_file_id")
-            new = kept.join(matched.select(*KEY), list(KEY), "left_anti") if found.keys else kept
-            if any_valid and not (found.keys and new.isEmpty()):
-                target.append(new)
-            return target.counts_by("_file_id", ids)
+    there = target.read()
+    ours = F.col("_file_id").isin(ids)
+    has_ours = bool(target.counts_by("_file_id", ids))
+    with computed_once(_matched(feed, kept, there.where(~ours)), bound=kept) as matched:
+        (found,) = matched.agg(F.count("*").alias("keys"), F.count_if("_better").alias("better")).collect()
+        if has_ours or found.better:
+            _merge(feed, target, kept, ids, has_ours)
+            none = dict.fromkeys((entry.file_id for entry in known), 0)
+            return none | target.counts_by("_file_id")
+        new = kept.join(matched.select(*KEY), list(KEY), "left_anti") if found.keys else kept
+        if any_valid and not (found.keys and new.isEmpty()):
+            target.append(new)
+        return target.counts_by("_file_id", ids)
 
 
 def _matched(feed: Feed, kept: DataFrame, there: DataFrame) -> DataFrame:

@@ -52,6 +52,12 @@ def with_repeated_key(keyed: DataFrame, repeated: DataFrame) -> DataFrame:
     return keyed.join(repeated, HALF_KEY, "left_semi")
 
 
+def rejected_or_repeated(keyed: DataFrame, repeated: DataFrame) -> DataFrame:
+    """The records that are rejected (`_reasons`), and those whose key is one of those repeated."""
+    marked = repeated.withColumn("_is_repeated", F.lit(True))
+    return keyed.join(marked, HALF_KEY, "left").where("_reasons <> '' OR _is_repeated").drop("_is_repeated")
+
+
 def survivors(feed: Feed, keyed: DataFrame, repeated: DataFrame, candidates: DataFrame) -> DataFrame:
     """Keep one record per key: the greatest by `preference`. Records whose key is not repeated pass untouched.
 
