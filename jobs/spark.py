@@ -196,6 +196,9 @@ def computed_once(rows: DataFrame, bound: DataFrame | None = None) -> Iterator[D
         yield few
         return
     with kept_on_disk(rows):
+        # Spark plans a join by the size of what is kept, which it knows when all of it is there. Without, it has moved
+        # every row of the larger side about before it sees that the smaller one could have been sent to them.
+        rows.count()
         yield rows
 
 

@@ -333,17 +333,15 @@ def _sorted_out(
     """The rejected records, None where there are none, and of the valid ones one for each key."""
     any_rejected = any(count.rejected for count in counts.values())
     with computed_once(repeated_keys(valid)) as repeated:
-        # The few that are of interest are picked out together, since that goes through the whole batch.
-        few = (
-            rejected_or_repeated(records, repeated) if any_rejected else with_repeated_key(records, repeated)
-        )
-        with computed_once(few, bound=records) as few:
+        # Both kinds are picked out together: it takes a look at every record.
+        pick = rejected_or_repeated if any_rejected else with_repeated_key
+        with computed_once(pick(records, repeated), bound=records) as picked:
             kept = valid
             if not repeated.isEmpty():
-                candidates = _valid(few)
+                candidates = _valid(picked)
                 require_same_natural_key(feed, candidates)
                 kept = survivors(feed, valid, repeated, candidates)
-            yield few.where("_reasons <> ''") if any_rejected else None, kept
+            yield picked.where("_reasons <> ''") if any_rejected else None, kept
 
 
 def _write_quarantine(
