@@ -198,8 +198,9 @@ def computed_once(rows: DataFrame, bound: DataFrame | None = None) -> Iterator[D
     with kept_on_disk(rows):
         # Spark plans a join by the size of what is kept, which it knows when all of it is there. Without, it has moved
         # every row of the larger side about before it sees that the smaller one could have been sent to them.
-        rows.count()
-        yield rows
+        number = rows.count()
+        # They may come from far more partitions, each of which would be a task for a few rows, or a file.
+        yield rows.coalesce(max(1, number // FEW_ROWS))
 
 
 @contextmanager

@@ -114,9 +114,9 @@ def stage(
     The order of the three commits makes a kill between any two harmless: a file counts as read only when the ledger
     says so, and reading it again finds its own rows by `_file_id` and ends in the same state.
 
-    Raises RejectedShareExceeded, before anything is written, when more than max_rejected_share of the records read
-    would be rejected; RuleFailed, likewise, when a rule that says `fail` is broken; KeyCollision when two natural keys
-    have one hash.
+    Raises, before anything is written, RejectedShareExceeded when more than max_rejected_share of the records read
+    would be rejected, RuleFailed when a rule that says `fail` is broken, and KeyCollision when two natural keys have
+    one hash.
     """
     # Held from the look at what is new to the note that it was read: two at once would both add the same.
     with run.locks.hold(f"staging/{feed.name}"):

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from jobs.errors import KeyCollision
 from jobs.feeds.logs import LOGS
 from jobs.transforms.duplicates import (
+    rejected_or_repeated,
     repeated_keys,
     require_same_natural_key,
     survivors,
@@ -180,3 +181,10 @@ def test_two_natural_keys_with_one_hash_stop_the_job(spark: SparkSession) -> Non
     collided = frame.withColumns({name: F.lit(1) for name in KEY})
     with pytest.raises(KeyCollision, match=r"logs: the records .*ann.* and .*bob.* have the same key"):
         require_same_natural_key(LOGS, with_repeated_key(collided, repeated_keys(collided)))
+
+
+def test_rejected_records_and_those_with_a_repeated_key_are_picked_out_each_once(spark: SparkSession) -> None:
+    records = [("ann", 1, ""), ("ann", 1, ""), ("bob", 2, ""), ("cy", 1, "at_invalid"), ("di", 3, "at_invalid")]
+    keyed = spark.createDataFrame(records, f"user_id string, {KEY[0]} bigint, _reasons string")
+    picked = rejected_or_repeated(keyed, repeated_keys(keyed.where("_reasons = ''")))
+    assert sorted(row.user_id for row in picked.collect()) == ["ann", "ann", "cy", "di"]

@@ -1,4 +1,7 @@
-"""Rows of this process as a DataFrame: the same as Spark's own way gives, without its Python workers."""
+"""Rows of this process as a DataFrame: the same as Spark's own way gives, without its Python workers.
+
+And rows that are computed once for several reads.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from decimal import Decimal
 import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from jobs.spark import local_rows
+from jobs.spark import FEW_ROWS, computed_once, local_rows, session_settings
 
 pytestmark = pytest.mark.spark
 
@@ -42,3 +46,15 @@ def test_they_are_a_part_of_the_plan(spark: SparkSession) -> None:
 def test_a_missing_value_that_has_to_be_there(spark: SparkSession) -> None:
     with pytest.raises(PySparkException, match="must not be None"):
         local_rows(spark, [(None,)], T.StructType([T.StructField("n", T.StringType(), nullable=False)]))
+
+
+def test_what_is_kept_is_joined_as_what_it_is_not_as_what_it_was_guessed_to_be(spark: SparkSession) -> None:
+    """The guess is four megabytes. Kept are half a megabyte, which go to the other rows and not these about."""
+    rows = spark.range(2**18).groupBy((F.col("id") % (FEW_ROWS + 1)).alias("id")).count().select("id")
+    with (
+        session_settings(spark, {"spark.sql.autoBroadcastJoinThreshold": str(2 * 1024 * 1024)}),
+        computed_once(rows) as kept,
+    ):
+        joined = spark.range(2**20).join(kept, "id", "left_semi")
+        assert "BroadcastHashJoin" in joined._jdf.queryExecution().sparkPlan().toString()
+        assert joined.count() == FEW_ROWS + 1
