@@ -23,7 +23,7 @@ import pyarrow.json
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
-from pyspark.sql.pandas.functions import ArrowUDFType, arrow_udf
+from pyspark.sql.pandas.functions import arrow_udf
 
 from jobs.feeds.mapping import SourceNames
 
@@ -43,8 +43,10 @@ def json_records(records: DataFrame, names: SourceNames) -> DataFrame:
     UTF-8 or not. Grain: one row per text.
     """
     schema = T.StructType([T.StructField(name, T.StringType()) for name in (*names, "_extra", "_problem")])
-    # Only the texts go to Python, and only what is found in them comes back.
-    found = arrow_udf(_reader(names), schema, ArrowUDFType.SCALAR)("value").alias("_found")
+    # Only the texts go to Python, and only what is found in them comes back. The reader's type hints say what kind of
+    # function it is, which PySpark's declarations leave out.
+    take_apart: Any = arrow_udf(_reader(names), schema)  # type: ignore[call-overload]
+    found = take_apart("value").alias("_found")
     others = [name for name in records.columns if name != "value"]
     return records.select(found, F.col("value").alias("_record"), *others).select(
         "_found.*", "_record", *others
