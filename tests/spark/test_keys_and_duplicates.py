@@ -184,7 +184,13 @@ def test_two_natural_keys_with_one_hash_stop_the_job(spark: SparkSession) -> Non
 
 
 def test_rejected_records_and_those_with_a_repeated_key_are_picked_out_each_once(spark: SparkSession) -> None:
-    records = [("ann", 1, ""), ("ann", 1, ""), ("bob", 2, ""), ("cy", 1, "at_invalid"), ("di", 3, "at_invalid")]
+    records = [
+        ("ann", 1, ""),
+        ("ann", 1, ""),
+        ("bob", 2, ""),
+        ("cy", 1, "at_invalid"),
+        ("di", 3, "at_invalid"),
+    ]
     keyed = spark.createDataFrame(records, f"user_id string, {KEY[0]} bigint, _reasons string")
     picked = rejected_or_repeated(keyed, repeated_keys(keyed.where("_reasons = ''")))
     assert sorted(row.user_id for row in picked.collect()) == ["ann", "ann", "cy", "di"]
