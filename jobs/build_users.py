@@ -30,7 +30,7 @@ from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.runs import recorded
 from jobs.settings import Settings
-from jobs.spark import kept_on_disk, local_rows
+from jobs.spark import computed_once, kept_on_disk, local_rows
 from jobs.transforms.keys import KEY
 from jobs.transforms.users import users, users_history
 
@@ -55,8 +55,8 @@ def build_users(run: RunContext) -> bool:
         return False
     with run.heartbeat("users"), ExitStack() as kept:
         if not changes.whole:
-            changes = replace(changes, rows=changes.rows.select("email").distinct())
-            kept.enter_context(kept_on_disk(changes.rows))
+            emails = changes.rows.select("email").distinct()
+            changes = replace(changes, rows=kept.enter_context(computed_once(emails)))
         versions = _of_changed(staged.read(changes.version), changes)
         _follow(run, history, staged, changes, users_history(versions), ("user_id", "valid_from"))
         run.note_table_read(history)
