@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs import generate_samples
+from jobs.errors import KeyCollision
+from jobs.feeds.declaration import Feed
 from jobs.lake import staging
 from jobs.lake.ledger import Ledger
 from jobs.lake.tables import LakeTable
+from jobs.transforms.keys import KEY
 from tests.lakes import all_rows_are_many
 from tests.records import csv_text, event, json_lines, purchase, purchases, reviews
 from tests.staging import RawZone, balanced
@@ -270,6 +274,22 @@ def test_a_run_killed_before_the_first_rows_are_written_leaves_no_file_counted_a
     assert zone.ledger() == {}
     zone.stage()
     assert zone.counts() == {"a.csv": (1, 1, 0, 0)}
+
+
+def test_two_natural_keys_with_one_hash_stop_before_anything_is_written(
+    lake: Callable[..., RawZone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = lake("logs")
+    zone.put({"a.jsonl": json_lines(event(user_id="ann"), event(user_id="bob"), "not JSON")})
+
+    def one_key(feed: Feed, records: DataFrame) -> DataFrame:
+        return records.withColumns({name: F.lit(1) for name in KEY})
+
+    monkeypatch.setattr(staging, "with_record_key", one_key)
+    with pytest.raises(KeyCollision):
+        zone.stage()
+    assert zone.ledger() == {}
+    assert not Path(zone.settings.lake_path("staging", "_quarantine")).exists()
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_refused_and_the_others_are_staged(
