@@ -37,7 +37,7 @@ from jobs.warehouse.base import Check
 if TYPE_CHECKING:
     from jobs.lake.tables import LakeTable
 
-DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)\b")
+DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)(?:\.gz)?\b")
 # How long a run that is stopped waits for Spark to stop its jobs.
 CANCEL_SECONDS = 5.0
 # How much text a compressed byte is taken for.
@@ -313,7 +313,9 @@ def root_cause(error: BaseException) -> str:
     """The innermost message of an error, in one line, without a stack trace; with the file that outer ones name."""
     messages = _of_causes(error, lambda java: java.getMessage())
     text = (messages or [str(error)])[-1] or type(error).__name__
-    line = next((line.strip() for line in text.splitlines() if line.strip()), text)[:500]
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
+    # What a function in Python raised stands at the end of its traceback, behind the error's class.
+    line = (lines[-1].partition(": ")[2] or lines[-1] if lines[0].startswith("Traceback") else lines[0])[:500]
     file = next((found[0] for message in messages if (found := DATA_FILE.search(message))), None)
     return line if file is None or Path(file).name in line else f"{line} (in {file})"
 

@@ -19,6 +19,8 @@ from hashlib import sha256
 from urllib.parse import unquote
 
 from botocore.exceptions import BotoCoreError, ClientError
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -28,6 +30,7 @@ from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
 from jobs.lake.objects import ObjectStore, RawFile
 from jobs.spark import local_rows
+from jobs.transforms.json_arrays import array_elements, array_problem
 from jobs.transforms.json_records import json_records
 
 PEEK_BYTES = 64 * 1024
@@ -180,19 +183,19 @@ def read(spark: SparkSession, lake_uri: str, feed: Feed, files: Sequence[Inspect
 
 
 def broken_arrays(spark: SparkSession, lake_uri: str, files: Sequence[InspectedFile]) -> dict[RawFile, str]:
-    """Why a JSON array file cannot be taken apart, for those that cannot: cut off at the end, or of other bytes."""
-    arrays = {file.file.path: file.file for file in files if file.layout == "json_array"}
-    if not arrays:
+    """Why a JSON array file cannot be taken apart, for those that cannot: cut off at the end, or of other bytes.
+
+    files: arrays only. Where one of them cannot even be decompressed, none is named: who reads them has to ask each.
+    """
+    by_path = {file.file.path: file.file for file in files}
+    whole = spark.read.text(_paths(lake_uri, files), wholetext=True)
+    found = whole.select(array_problem(F.col("value")).alias("problem"), _address())
+    broken = found.where("problem IS NOT NULL").select(_path_in_lake(lake_uri).alias("path"), "problem")
+    try:
+        rows = broken.collect()
+    except (PySparkException, Py4JJavaError):
         return {}
-    problem = F.when(~F.is_valid_utf8("value"), "holds bytes that are not UTF-8").when(
-        _elements().isNull(), "not one complete JSON array (cut off, or followed by something else?)"
-    )
-    whole = spark.read.text(_paths(lake_uri, [f for f in files if f.layout == "json_array"]), wholetext=True)
-    broken = whole.select(problem.alias("problem"), F.col("_metadata.file_path").alias("_address"))
-    rows = (
-        broken.where("problem IS NOT NULL").select(_path_in_lake(lake_uri).alias("path"), "problem").collect()
-    )
-    return {arrays[row.path]: f"{row.path}: {row.problem}" for row in rows}
+    return {by_path[row.path]: f"{row.path}: {row.problem}" for row in rows}
 
 
 def _paths(lake_uri: str, files: Sequence[InspectedFile]) -> list[str]:
@@ -224,6 +227,11 @@ def _with_file(
     return placed.withColumn("_file_id", F.coalesce("_file_id", lost.cast("bigint"))).drop("_address")
 
 
+def _address() -> Column:
+    """Which file a row is read from, as Spark spells it."""
+    return F.col("_metadata.file_path").alias("_address")
+
+
 def _path_in_lake(lake_uri: str) -> Column:
     """Spark's address of a file, `_address` → its path in the lake. Addresses are percent-encoded, `+` is a plus."""
     address = F.when(
@@ -232,32 +240,18 @@ def _path_in_lake(lake_uri: str) -> Column:
     return F.substring_index(address, f"{lake_uri}/", -1)
 
 
-def _elements() -> Column:
-    """The elements of the array in `value`, each as JSON; null when that is not one whole array."""
-    array = F.when(F.startswith("value", F.lit("\ufeff")), F.substring("value", 2, 2**31 - 1)).otherwise(
-        F.col("value")
-    )
-    # Alone, what follows it would be passed over in silence; as the first of two elements, it makes both malformed.
-    kind = T.ArrayType(T.ArrayType(T.StringType()))
-    pair = F.from_json(F.concat(F.lit("["), array, F.lit(",null]")), kind)
-    elements = F.when(F.size(pair) == 2, pair[0])
-    return F.transform(elements, lambda e: F.coalesce(e, F.lit("null")))
-
-
 def _json_lines(
     spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, _: tuple[str, ...]
 ) -> DataFrame:
-    lines = spark.read.text(paths).select("value", F.col("_metadata.file_path").alias("_address"))
+    lines = spark.read.text(paths).select("value", _address())
     return json_records(lines.where(F.ltrim("value", F.lit(" \t\r")) != ""), names)
 
 
 def _json_array(
     spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, _: tuple[str, ...]
 ) -> DataFrame:
-    whole = spark.read.text(paths, wholetext=True).select(
-        F.explode(_elements()).alias("value"), F.col("_metadata.file_path").alias("_address")
-    )
-    return json_records(whole, names)
+    whole = spark.read.text(paths, wholetext=True)
+    return json_records(array_elements(whole.select("value", _address())), names)
 
 
 def _csv(
@@ -283,7 +277,7 @@ def _csv(
     )
     frame = raw.select(
         *(F.encode(name, "ISO-8859-1").cast("string").alias(name) for name in [*cells, "_corrupt"]),
-        F.col("_metadata.file_path").alias("_address"),
+        _address(),
     )
     found = columns_by_field(names, header)
     dropped = {field.name for field in feed.fields if field.dropped}

@@ -220,7 +220,9 @@ def _inspect(
             readable.append(raw.inspect(run.store, feed, names, file))
         except FileRefused as error:
             refused[file] = str(error)
-    refused.update(raw.broken_arrays(run.spark, run.settings.lake_uri, readable))
+    arrays = [file for file in readable if file.layout == "json_array"]
+    if arrays:
+        refused.update(raw.broken_arrays(run.spark, run.settings.lake_uri, arrays))
     return [file for file in readable if file.file not in refused]
 
 

@@ -199,7 +199,7 @@ def test_a_rejected_record_is_kept_whole_as_it_came(logs: RawZone) -> None:
             json.dumps(event("before garbage")),
             json.dumps(event("after garbage")),
         }
-    assert {record for file, record in kept if file == "elements.json"} == {"null", "5", "x", "[1]", "{}"}
+    assert {record for file, record in kept if file == "elements.json"} == {"null", "5", '"x"', "[1]", "{}"}
     assert ("long.jsonl", json.dumps(event(LONG))) in kept
 
 
@@ -427,27 +427,50 @@ def test_reviews_keep_their_text_and_are_told_apart_by_id_or_content(
     assert zone.rows("customer_id", "review") == [("1", text), ("1", text), ("1", "same"), ("2", "same")]
 
 
+# What does not compress well, so that a file of it reaches beyond its first bytes.
+NOISE = [str(pow(7, n + 1000, 2**255)) for n in range(2500)]
+
+
 @pytest.mark.parametrize(
-    ("feed", "suffix", "cut", "good"),
+    ("feed", "name", "text", "good"),
     [
-        ("logs", "jsonl", [event(f"u{n}", session=pow(7, n + 1000, 2**255)) for n in range(2500)], event()),
+        ("logs", "cut.jsonl", json_lines(*(event(session=noise) for noise in NOISE)), json_lines(event())),
+        ("logs", "cut.json", array(*(event(session=noise) for noise in NOISE)), array(event())),
         (
             "purchases",
-            "csv",
-            [purchase(Description=pow(7, n + 1000, 2**255)) for n in range(2500)],
-            purchase(),
+            "cut.csv",
+            purchases(*(purchase(Description=noise) for noise in NOISE)),
+            purchases(purchase()),
         ),
     ],
 )
 def test_a_gzip_that_breaks_off_behind_its_beginning_is_refused_alone(
-    spark: SparkSession, tmp_lake: str, feed: str, suffix: str, cut: list[Any], good: Any
+    spark: SparkSession, tmp_lake: str, feed: str, name: str, text: str, good: str
 ) -> None:
-    text = json_lines if feed == "logs" else purchases
     zone = RawZone(spark, tmp_lake, feed)
-    zone.put({f"cut.{suffix}.gz": zipped(text(*cut))[:-2000], f"good.{suffix}": text(good)})
+    zone.put({f"{name}.gz": zipped(text)[:-2000], f"good {name}": good})
     zone.stage()
-    assert "cannot be read to its end" in zone.refused()[f"cut.{suffix}.gz"]
-    assert zone.counts() == {f"good.{suffix}": (1, 1, 0, 0)}
+    refused = zone.refused()
+    assert refused.keys() == {f"{name}.gz"}
+    assert refused[f"{name}.gz"].startswith(
+        f"raw/{feed}/{name}.gz: cannot be read to its end: Unexpected end"
+    )
+    assert zone.counts() == {f"good {name}": (1, 1, 0, 0)}
+
+
+def test_a_record_is_the_same_in_an_array_and_on_a_line(spark: SparkSession, tmp_lake: str) -> None:
+    same = [
+        '{"user_id": 12345678.0, "timestamp": "2024-03-01T10:00:00", "action_type": "view", "price": 1.10}',
+        '{"user_id": 1e3, "timestamp": "2024-03-01T10:00:00", "action_type": "view", "n": 1e400}',
+        '{"user_id": "a", "timestamp": "2024-03-01T10:00:00", "action_type": "", "n": 12345678901234567890.12}',
+    ]
+    lines, together = RawZone(spark, tmp_lake, "logs"), ",\n".join(same)
+    lines.put({"lines.jsonl": "\n".join(same), "array.json": f"[\n{together}\n]"})
+    lines.stage()
+    assert sum(entry.accepted for entry in lines.ledger().values()) == 2
+    assert sum(entry.duplicates for entry in lines.ledger().values()) == 2
+    assert lines.rows("user_id", "_extra") == [("12345678", '{"price":"1.10"}'), ("1e3", '{"n":"1e400"}')]
+    assert {record for _, _, record in lines.rejected()} == {same[2]}
 
 
 # -- the batch as a whole ----------------------------------------------------------------------------------
