@@ -1,7 +1,7 @@
 """Stage a feed: raw files → accepted records in Delta, rejected ones in quarantine, counts in the ledger.
 
 Grain:    `staging/<feed>`, one row per natural key of the feed; `staging/_quarantine`, one row per rejected record;
-          `staging/_ingested_files`, one row per reading of a file version.
+          `staging/_ingested_files`, one row per reading of a file version, and per recount.
 Inputs:   every file below `raw/<feed>/` whose present version the ledger does not have.
 Outputs:  the three tables above. For each file: records read = accepted + duplicates + rejected.
 Re-run:   safe at any time, also after a kill. A file's rows are known by its id and put right when it is read again;

@@ -1,4 +1,4 @@
--- Grain: one row per reading of a version of a raw file.
+-- Grain: one row per reading of a version of a raw file, and per recount of one.
 CREATE TABLE etl_files (
   feed VARCHAR(50) NOT NULL COMMENT 'Feed',
   path VARCHAR(1024) NOT NULL COMMENT 'File within the lake',
@@ -12,7 +12,8 @@ CREATE TABLE etl_files (
   accepted BIGINT NOT NULL COMMENT 'Records that staging took',
   duplicates BIGINT NOT NULL COMMENT 'Records whose key staging had, or another record of the batch',
   rejected BIGINT NOT NULL COMMENT 'Records in quarantine',
-  run_id VARCHAR(32) NOT NULL COMMENT 'Run that read the file',
-  staged_at TIMESTAMPTZ NOT NULL COMMENT 'When it was read, UTC',
+  run_id VARCHAR(32) NOT NULL COMMENT 'Run that read or recounted the file',
+  staged_at TIMESTAMPTZ NOT NULL COMMENT 'When it was read or recounted, UTC',
+  is_recount BOOLEAN COMMENT 'Not read: another file, a reset or an erasure changed its counts',
   PRIMARY KEY (feed, path, batch)
-) COMMENT = 'Raw files read. Grain: one row per reading of a version of a raw file';
+) COMMENT = 'Raw files read. Grain: one row per reading of a version of a raw file, and per recount of one';

@@ -23,6 +23,7 @@ LEFT JOIN (
     CAST(SUM(rejected) AS BIGINT) AS rejected,
     COUNT(error) AS refused_files
   FROM etl_files
+  WHERE NOT COALESCE(is_recount, FALSE)
   GROUP BY run_id
 ) AS files ON files.run_id = etl_runs.run_id
 LEFT JOIN (

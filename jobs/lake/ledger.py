@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
@@ -29,6 +29,7 @@ class LedgerEntry:
     status: `staged`, or `refused` with the error that stopped the file as a whole, or `forgotten` by a reset.
     modified_at: when the file was delivered, which stays so where the file was written anew since.
     mapping: the names by which it was read, where they are not the feed's own; see `jobs.feeds.mapping.mapping_text`.
+    is_recount: nothing was read: another file, a reset or an erasure changed what there is of the file.
     """
 
     feed: str
@@ -48,12 +49,14 @@ class LedgerEntry:
     run_id: str
     staged_at: datetime
     mapping: str | None = None
+    is_recount: bool = False
 
 
 _SQL_TYPES = {
     "str": T.StringType(),
     "str | None": T.StringType(),
     "int": T.LongType(),
+    "bool": T.BooleanType(),
     "datetime": T.TimestampType(),
     "list[str]": T.ArrayType(T.StringType()),
 }
@@ -63,14 +66,14 @@ SCHEMA = T.StructType(
 
 
 class Ledger:
-    """Append-only Delta table `staging/_ingested_files`, one row per reading of a file version."""
+    """Append-only Delta table `staging/_ingested_files`, one row per reading of a file version and per recount."""
 
     def __init__(self, lake: Lake) -> None:
         self.table = LakeTable(
             lake,
             lake.settings.lake_path("staging", "_ingested_files"),
             SCHEMA,
-            comment="Readings of raw files. Grain: one row per feed, path and batch.",
+            comment="Readings and recounts of raw files. Grain: one row per feed, path and batch.",
         )
 
     def history(self, feed: str) -> list[LedgerEntry]:
@@ -117,6 +120,7 @@ def forgotten(entry: LedgerEntry, batch: int, run_id: str) -> LedgerEntry:
         unknown_columns=[],
         run_id=run_id,
         staged_at=datetime.now(UTC),
+        is_recount=True,
     )
 
 
@@ -152,23 +156,64 @@ def as_delivered(file: RawFile, entry: LedgerEntry | None) -> RawFile:
 def files_to_read(
     listed: Sequence[RawFile], history: Sequence[LedgerEntry], reread: Collection[str] | None = None
 ) -> list[RawFile]:
+    """All that staging would read, in order of path: new files, and those beside them; arguments as of `new_files`."""
+    new = new_files(listed, history, reread)
+    beside = files_beside(listed, history, new)
+    return [file for file in listed if file in new or file in beside]
+
+
+def new_files(
+    listed: Sequence[RawFile],
+    history: Sequence[LedgerEntry],
+    reread: Collection[str] | None = None,
+    unsettled: Collection[str] = (),
+) -> list[RawFile]:
     """The files whose present version was not staged, in order of path. history: the feed's entries, oldest first.
 
-    reread: take the files of these paths instead, staged or not.
+    reread: take the files of these paths instead, staged or not. unsettled: paths that are taken in any case.
+    """
+    current = by_path(history)
+
+    def is_new(file: RawFile) -> bool:
+        return file.path in reread if reread is not None else not _is_staged(file, current)
+
+    return [file for file in listed if is_new(file) or file.path in unsettled]
+
+
+def files_beside(
+    listed: Sequence[RawFile], history: Sequence[LedgerEntry], new: Collection[RawFile]
+) -> list[RawFile]:
+    """The staged files that have to be read again beside new ones, in order of path.
 
     When a version replaces one that was staged, however long ago, records of the old one may leave staging that
-    another file delivered too, as duplicates; files with duplicates are therefore read again beside it. The same holds
-    for a file that is read again under other rules.
+    another file delivered too, as duplicates; files with duplicates are therefore read again. The same holds for a file
+    that is read again under other rules.
     """
     current = by_path(history)
     once_staged = {entry.path for entry in history if entry.status == STAGED}
-
-    def staged(file: RawFile) -> bool:
-        entry = current.get(file.path)
-        return entry is not None and entry.status == STAGED and entry.version == file.version
-
-    new = [f for f in listed if (not staged(f) if reread is None else f.path in reread)]
-    if not any(file.path in once_staged for file in new):
-        return new
     chosen = {file.path for file in new}
-    return [f for f in listed if f.path in chosen or (staged(f) and current[f.path].duplicates > 0)]
+    if not chosen & once_staged:
+        return []
+    with_duplicates = [f for f in listed if _is_staged(f, current) and current[f.path].duplicates > 0]
+    return [file for file in with_duplicates if file.path not in chosen]
+
+
+def _is_staged(file: RawFile, current: Mapping[str, LedgerEntry]) -> bool:
+    entry = current.get(file.path)
+    return entry is not None and entry.status == STAGED and entry.version == file.version
+
+
+def unsettled_files(history: Iterable[LedgerEntry], rows: Mapping[int, int]) -> set[str]:
+    """The paths of staged files of which staging does not hold as many rows as the ledger says.
+
+    That is what a run leaves that was killed before it could note that their rows are another file's now. rows: the
+    number of staged rows by file id. history: oldest first.
+    """
+    staged = (entry for entry in by_path(history).values() if entry.status == STAGED)
+    return {entry.path for entry in staged if rows.get(entry.file_id, 0) != entry.accepted}
+
+
+def unknown_files(history: Iterable[LedgerEntry], rows: Iterable[int]) -> list[int]:
+    """The ids of files that have staged rows but were never noted as staged, by a run that was killed before."""
+    known = {entry.file_id for entry in history if entry.status != REFUSED}
+    return sorted(set(rows) - known)

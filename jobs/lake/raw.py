@@ -6,6 +6,7 @@ one DataFrame over any number of inspected files.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -39,7 +40,6 @@ MAX_ARRAY_BYTES = 512 * 1024 * 1024
 MAX_CHARS_PER_COLUMN = 10_000_000
 NO_LIMIT = -1
 MAX_COLUMNS, MANY_COLUMNS = 20_480, 1_000_000
-UTF8_BOM = b"\xef\xbb\xbf"
 # In a path that Spark loads, these would be patterns; in a file's name they are letters.
 GLOB_CHARACTER = re.compile(r"[][{}*?\\]")
 SECRET_NAME = re.compile(r"passw|passphrase|pwd|secret|token|credential", re.IGNORECASE)
@@ -72,11 +72,13 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     if file.path.endswith(COMPRESSED):
         raise FileRefused(f"{file.path}: this compression is not read; deliver it plain or as .gz")
     head, whole = _first_bytes(store, file)
-    if not head.removeprefix(UTF8_BOM).strip():
+    if not head.removeprefix(codecs.BOM_UTF8).strip():
         raise FileRefused(f"{file.path}: the file is empty")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileRefused(f"{file.path}: the file is UTF-16; deliver it as UTF-8")
     if feed.format is RawFormat.CSV:
         return InspectedFile(file, "csv", names, _header(feed, names, file, head, whole))
-    first = head.removeprefix(UTF8_BOM).lstrip()[:1]
+    first = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if first == b"[":
         if file.size > MAX_ARRAY_BYTES:
             raise FileRefused(
@@ -111,7 +113,7 @@ def _first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
 
 def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: bool) -> tuple[str, ...]:
     try:
-        text = head.removeprefix(UTF8_BOM).decode("utf-8", errors="strict" if whole else "ignore")
+        text = head.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="strict" if whole else "ignore")
     except UnicodeDecodeError:
         text = head.decode("latin-1")
     lines = (line for line in io.StringIO(text, newline=""))

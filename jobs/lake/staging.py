@@ -35,9 +35,12 @@ from jobs.lake.ledger import (
     LedgerEntry,
     as_delivered,
     by_path,
-    files_to_read,
+    files_beside,
     is_same_content,
+    new_files,
     next_batch,
+    unknown_files,
+    unsettled_files,
 )
 from jobs.lake.objects import RawFile
 from jobs.lake.quarantine import quarantine_table, write_quarantine
@@ -135,19 +138,31 @@ def _stage(
     history = ledger.history(feed.name)
     current = by_path(history)
     listed = [as_delivered(file, current.get(file.path)) for file in run.store.list(f"raw/{feed.name}")]
-    todo = files_to_read(listed, history, reread)
-    if not todo:
+    if not new_files(listed, history, reread):
         log.info("stage %s: nothing new", feed.name)
         if reread is None:
             judge_freshness(run, feed, history)
         return StageResult(feed.name, ())
-    require_all_there(run.store, feed.name, todo, history)
-    log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(todo), f"{sum(f.size for f in todo):,}")
+    staged = staging_table(run, feed).counts_by("_file_id")
+    unsettled, unknown = unsettled_files(history, staged), unknown_files(history, staged)
+    if unsettled or unknown:
+        log.warning("stage %s: an earlier run ended before it noted what it staged; put right now", feed.name)
 
-    names_of = {file: _names_of(feed, file, current.get(file.path), names, reread) for file in todo}
+    names_of: dict[RawFile, SourceNames] = {}
     refused: dict[RawFile, str] = {}
-    files = _inspect(run, feed, names_of, refused)
-    accepted: dict[int, int] = {}
+
+    def inspected(some: Sequence[RawFile]) -> list[InspectedFile]:
+        names_of.update({f: _names_of(feed, f, current.get(f.path), names, reread) for f in some})
+        return _inspect(run, feed, {file: names_of[file] for file in some}, refused)
+
+    files = inspected(new_files(listed, history, reread, unsettled))
+    new = [file.file for file in files]
+    require_all_there(run.store, feed.name, new, history)
+    files += inspected(files_beside(listed, history, new))
+    size = sum(file.size for file in names_of)
+    log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(names_of), f"{size:,}")
+    away = (entry for path, entry in current.items() if path in unsettled - {file.path for file in names_of})
+    accepted = {entry.file_id: staged.get(entry.file_id, 0) for entry in away}
     with run.heartbeat(f"stage {feed.name}"):
         records, counts, files = _records(run, feed, files, refused)
         if records is not None:
@@ -160,7 +175,7 @@ def _stage(
                 )
                 with _sorted_out(feed, records, valid, counts) as (rejected, kept):
                     _write_quarantine(run, feed, rejected, files)
-                    accepted = _write_accepted(run, feed, kept, files, counts, current.values())
+                    accepted |= _write_accepted(run, feed, kept, files, counts, current.values(), unknown)
             finally:
                 records.unpersist()
 
@@ -374,13 +389,15 @@ def _write_accepted(
     files: Sequence[InspectedFile],
     counts: Mapping[int, FileCounts],
     known: Iterable[LedgerEntry],
+    unknown: Sequence[int],
 ) -> dict[int, int]:
     """Bring the accepted records, one for each key, into staging in one commit.
 
+    unknown: ids of files that have rows of which nothing is noted; they are taken for this batch's.
     Gives the number of rows of every file of the batch, and of every known file where rows may have changed hands.
     """
     target = staging_table(run, feed).ensure()
-    ids = [file.file_id for file in files]
+    ids = [*(file.file_id for file in files), *unknown]
     any_valid = any(count.read > count.rejected for count in counts.values())
     # Its first version is that of an empty table.
     if target.version() == 0:
@@ -481,9 +498,9 @@ def _entries(
 
     return (
         *(entry(file, None) for file in files),
-        # A message may quote a header of any length; `etl_files` holds this much of it.
+        # A message may quote a header of any length; `etl_files` holds this much of it, and PostgreSQL no NUL.
         *(
-            entry(InspectedFile(file, "refused", names_of[file]), error[:MAX_ERROR])
+            entry(InspectedFile(file, "refused", names_of[file]), error[:MAX_ERROR].replace("\0", "\ufffd"))
             for file, error in refused.items()
         ),
     )
@@ -503,6 +520,7 @@ def _recounted(
                 duplicates=entry.records_read - entry.rejected - accepted,
                 run_id=run.run_id,
                 staged_at=datetime.now(UTC),
+                is_recount=True,
             )
 
 

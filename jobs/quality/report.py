@@ -171,10 +171,11 @@ def _feed(
     reasons: Mapping[str, int],
     examples: Sequence[Example],
 ) -> FeedReport:
-    entries = [entry for entry in history if entry.run_id in run_ids]
+    readings = [entry for entry in history if not entry.is_recount]
+    entries = [entry for entry in readings if entry.run_id in run_ids]
     status = feed_status(name, history, end)
     bars: dict[str, Bar] = {}
-    for e in history:
+    for e in readings:
         bar = bars.get(e.run_id, Bar(e.run_id, e.staged_at, 0, 0))
         bars[e.run_id] = Bar(e.run_id, bar.at, bar.accepted + e.accepted, bar.rejected + e.rejected)
     return FeedReport(
@@ -210,7 +211,7 @@ def _rules(
     read: Counter[str] = Counter()
     for entries in histories.values():
         for entry in entries:
-            if entry.run_id in run_ids:
+            if entry.run_id in run_ids and not entry.is_recount:
                 read[f"staging/{entry.feed}"] += entry.records_read
     by_rule: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for check in checks:

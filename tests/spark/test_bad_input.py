@@ -250,6 +250,7 @@ PURCHASE_FILES: dict[str, str | bytes] = {
     "repeated-in-capitals.csv": HEADER + ",COUNTRY\r\n",
     "two-names-of-a-field.csv": HEADER + ",invoice_number\r\n",
     "utf-16.csv": purchases(purchase()).encode("utf-16"),
+    "utf-16-without-mark.csv": purchases(purchase()).encode("utf-16-le"),
     "empty-lines-first.csv": "\r\n\r\n" + purchases(purchase(InvoiceNo="empty lines")),
     "bom.csv": BOM + purchases(purchase(InvoiceNo="bom", Description="Café £ 日本")).encode(),
     "quoted-bom.csv": BOM + b'"InvoiceNo"' + purchases(purchase(InvoiceNo="quoted bom"))[9:].encode(),
@@ -303,7 +304,8 @@ REFUSED_PURCHASES = {
     "repeated-column.csv": "'Country' more than once",
     "repeated-in-capitals.csv": "'COUNTRY', 'Country' more than once",
     "two-names-of-a-field.csv": "the columns 'InvoiceNo' and 'invoice_number' both stand for invoice_number",
-    "utf-16.csv": "missing column",
+    "utf-16.csv": "the file is UTF-16; deliver it as UTF-8",
+    "utf-16-without-mark.csv": "the header is I\ufffdn\ufffdv\ufffdo",
 }
 
 

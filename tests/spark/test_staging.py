@@ -139,9 +139,10 @@ def test_a_better_duplicate_that_comes_late_replaces_and_what_it_replaced_comes_
     assert users(zone) == [("w", "x"), ("x", "Web"), ("z", "x")]
     assert zone.counts() == {"a.jsonl": (2, 1, 1, 0), "late.jsonl": (2, 2, 0, 0)}, "the row changed hands"
 
-    # A correction that cannot be read changes nothing; the one after it takes the better record back.
+    # A correction that cannot be read changes nothing, and no other file is read for it; the one after it takes the
+    # better record back.
     zone.put({"late.jsonl": ""}, day=3)
-    zone.stage()
+    assert [entry.path for entry in zone.stage().entries] == ["raw/logs/late.jsonl"]
     assert users(zone) == [("w", "x"), ("x", "Web"), ("z", "x")]
     assert "is empty" in zone.refused()["late.jsonl"]
     zone.put({"late.jsonl": json_lines(event("w"))}, day=4)
@@ -274,6 +275,46 @@ def test_a_run_killed_before_the_first_rows_are_written_leaves_no_file_counted_a
     assert zone.ledger() == {}
     zone.stage()
     assert zone.counts() == {"a.csv": (1, 1, 0, 0)}
+
+
+def test_what_a_killed_run_took_from_another_file_comes_back_when_its_own_file_changed(
+    lake: Callable[..., RawZone],
+) -> None:
+    """The run that was killed left the better record of x in staging, and nothing in the ledger."""
+    replaced, renamed = lake("logs", "replaced"), lake("logs", "renamed")
+    for zone in (replaced, renamed):
+        zone.put({"a.jsonl": json_lines(x(), Y)})
+        zone.stage()
+        zone.put({"b.jsonl": json_lines(x("Web"))}, day=2)
+        stage_and_die(zone, Ledger, "write")
+        assert users(zone) == [("x", "Web"), ("y", "x")]
+
+    replaced.put({"b.jsonl": json_lines(Z)}, day=3)
+    replaced.stage()
+    assert users(replaced) == [("x", None), ("y", "x"), ("z", "x")]
+    assert replaced.counts() == {"a.jsonl": (2, 2, 0, 0), "b.jsonl": (1, 1, 0, 0)}
+
+    (renamed.folder / "b.jsonl").rename(renamed.folder / "c.jsonl")
+    renamed.stage()
+    assert users(renamed) == [("x", "Web"), ("y", "x")]
+    assert renamed.counts() == {"a.jsonl": (2, 1, 1, 0), "c.jsonl": (1, 1, 0, 0)}
+    renamed.put({"c.jsonl": json_lines(Z)}, day=3)
+    renamed.stage()
+    assert users(renamed) == [("x", None), ("y", "x"), ("z", "x")]
+
+
+def test_a_file_that_lost_its_rows_to_a_killed_run_and_is_gone_is_recounted(
+    lake: Callable[..., RawZone],
+) -> None:
+    zone = lake("logs")
+    zone.put({"a.jsonl": json_lines(x(), Y)})
+    zone.stage()
+    zone.put({"b.jsonl": json_lines(x("Web"))}, day=2)
+    stage_and_die(zone, Ledger, "write")
+    (zone.folder / "a.jsonl").unlink()
+    zone.stage()
+    assert zone.counts() == {"a.jsonl": (2, 1, 1, 0), "b.jsonl": (1, 1, 0, 0)}
+    assert zone.ledger()["a.jsonl"].is_recount
 
 
 def test_two_natural_keys_with_one_hash_stop_before_anything_is_written(
