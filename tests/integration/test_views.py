@@ -103,9 +103,11 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         ),
     ],
     "etl_files": [
-        ("logs", "raw/logs/a", 1, "v1", 10, EVENING, "staged", None, 10, 7, 1, 2, "run1", EVENING),
-        ("logs", "raw/logs/b", 1, "v1", 10, EVENING, "refused", "cut off", 0, 0, 0, 0, "run1", EVENING),
-        ("logs", "raw/logs/b", 2, "v2", 10, NIGHT, "staged", None, 5, 5, 0, 0, "run2", NIGHT),
+        ("logs", "raw/logs/a", 1, "v1", 10, EVENING, "staged", None, 10, 7, 1, 2, "run1", EVENING, None),
+        ("logs", "raw/logs/b", 1, "v1", 10, EVENING, "refused", "cut off", 0, 0, 0, 0, "run1", EVENING, None),
+        ("logs", "raw/logs/b", 2, "v2", 10, NIGHT, "staged", None, 5, 5, 0, 0, "run2", NIGHT, False),
+        # One of a's records is b's now.
+        ("logs", "raw/logs/a", 2, "v1", 10, EVENING, "staged", None, 10, 6, 2, 2, "run2", NIGHT, True),
     ],
 }
 
@@ -188,8 +190,8 @@ def test_runs_and_files(published: Callable[[str], list[tuple[Any, ...]]]) -> No
         "SELECT run_id, outcome, file_count, records_read, accepted, duplicates, rejected, refused_files, "
         "failed_checks FROM run_history_view"
     ) == [("run2", "done", 1, 5, 5, 0, 0, 0, 0), ("run1", "refused", 2, 10, 7, 1, 2, 1, 1)]
-    # A file's last reading is its state.
+    # A file's last reading or recount is its state.
     assert published("SELECT path, status, accepted, error FROM feed_files_view ORDER BY path") == [
-        ("raw/logs/a", "staged", 7, None),
+        ("raw/logs/a", "staged", 6, None),
         ("raw/logs/b", "staged", 5, None),
     ]
