@@ -115,13 +115,17 @@ def by_reason(counts: Iterable[RejectedCount]) -> list[dict[str, Any]]:
 def status(run: RunContext, last_runs: int = LAST_RUNS) -> Status:
     """Look at the lake as it is."""
     histories = Ledger(run).histories()
+    last = [entry for history in histories.values() for entry in by_path(history).values()]
+    refused = [entry for entry in last if entry.status == REFUSED]
+    # What was taken away needs no mending any more.
+    present = {file.path for file in run.store.list("raw")} if refused else set()
     now = run.started_at
     return Status(
         _runs(run, last_runs),
         [feed_status(name, histories.get(name, []), now) for name in FEEDS],
         _marts(run, now),
         by_reason(count_rejected(quarantine_table(run))),
-        [e for history in histories.values() for e in by_path(history).values() if e.status == REFUSED],
+        [entry for entry in refused if entry.path in present],
         holders(run.store),
     )
 

@@ -120,6 +120,9 @@ def test_status_plan_and_quarantine(
     assert planned["tables"] == []
     shop.put({"may.csv": purchases(purchase(), purchase(StockCode="LAMP"))}, day=2)
     assert ask("plan")["files"][1]["why"] == "replaced"
+    # A refused file that was taken away is nothing to do any more.
+    (logs.folder / "broken.json").unlink()
+    assert ask("status")["refused_files"] == []
     shop.stage()
     builds = {b["tables"][0]: b for b in ask("plan")["builds"]}
     assert builds["user_purchase"]["what"] == "1 versions of purchases"
