@@ -272,9 +272,13 @@ class BigQueryPublication:
     def _ensure(self, table: Table) -> None:
         """Make the table, or add the columns that were declared since and bring comments up to date."""
         wanted = bigquery_table(table, self.dataset)
-        there = _make(
-            lambda: self.client.get_table(wanted.reference), lambda: self.client.create_table(wanted)
-        )
+
+        def create() -> bigquery.Table:
+            # It is empty until the script has run, whatever becomes of that.
+            self._forget(table)
+            return self.client.create_table(wanted)
+
+        there = _make(lambda: self.client.get_table(wanted.reference), create)
         for column in self._missing(table, there):
             self.client.query_and_wait(add_column(full_name(wanted.reference), column))
             log.info("publish %s: column %s added", table.name, column.name)
@@ -284,6 +288,13 @@ class BigQueryPublication:
                 wanted.schema, key=lambda f: order.index(f.name) if f.name in order else len(order)
             )
             self.client.update_table(there, ["schema"])
+
+    def _forget(self, table: Table) -> None:
+        """Delete the state of a table that somebody dropped."""
+        if table.name in self.before:
+            states = full_name(self.dataset.table(STATES))
+            self.client.query_and_wait(f"DELETE FROM {states} WHERE table_name = {literal(table.name)}")
+            self.before = {name: state for name, state in self.before.items() if name != table.name}
 
     def _stage(self, load: Load) -> bigquery.TableReference:
         """Bring a load's rows into a stage table. A run that repeats a killed one finds what that one has loaded."""

@@ -233,13 +233,24 @@ def test_a_new_column_is_added_in_place_and_anything_else_stops(
         shop_declarations("shops", lambda text, old=old, new=new: text.replace(new, old))
 
 
-def test_a_table_that_was_dropped_is_made_again(shop: Shop) -> None:
+def test_a_table_that_was_dropped_is_made_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise UserAnalyticsError("no load today")
+
     shop.whole(sales=[sale(1, 1, "10.50")])
     shop.client.delete_table(shop.warehouse.dataset.table("sales"))
     assert list(shop.warehouse.published()) == ["shops"]
-    shop.version = 2
-    shop.commit(shop.load("sales", [sale(1, 1, "10.50")], True, 1))
+    # The mart is the same; the first publication makes the table and dies at its rows.
+    sales = shop.load("sales", [sale(1, 1, "10.50")], True, 1, amount="10.50")
+    with monkeypatch.context() as patch:
+        patch.setattr(bigquery_module, "load_rows", refuse)
+        with pytest.raises(UserAnalyticsError, match="no load today"):
+            shop.commit(sales)
+    assert shop.content()["sales"] == []
+    assert list(shop.warehouse.published()) == ["shops"]
+    shop.commit(sales)
     assert shop.content()["sales"] == [sale(1, 1, "10.50")]
+    assert sorted(shop.warehouse.published()) == ["sales", "shops"]
 
 
 def test_a_view_is_changed_in_place(shop: Shop, shop_declarations: Callable[..., None]) -> None:
