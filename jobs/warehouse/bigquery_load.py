@@ -10,6 +10,7 @@ task that is tried again or because an answer was lost, is recognised and waited
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +33,6 @@ from jobs.warehouse.bigquery_schema import LABELS
 
 # What a call may raise that is not a mistake in the program.
 ERRORS = (GoogleAPIError, GoogleAuthError, RequestException)
-ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,15 @@ def _load_from_storage(rows: DataFrame, stage: Stage, connection: Connection, sc
 def run_once(client: bigquery.Client, job_id: str, start: Callable[[str], Any]) -> Any:
     """Start a job under its id, or find it under way or done, and wait for it. Gives the job that succeeded.
 
-    An attempt that failed has used its id up, and left nothing: the next one has another.
+    An attempt that failed has used its id up, and left nothing: the next one has another. One is made in each call.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in itertools.count(1):
         numbered = f"{job_id}_{attempt}"
         try:
             job = start(numbered)
         except Conflict:
             job = client.get_job(numbered)
-            if job.done() and job.error_result and attempt < ATTEMPTS:
+            if job.done() and job.error_result:
                 continue
         job.result()
         return job
