@@ -279,9 +279,13 @@ class BigQueryPublication:
             return self.client.create_table(wanted)
 
         there = _make(lambda: self.client.get_table(wanted.reference), create)
-        for column in self._missing(table, there):
+        missing = self._missing(table, there)
+        for column in missing:
             self.client.query_and_wait(add_column(full_name(wanted.reference), column))
             log.info("publish %s: column %s added", table.name, column.name)
+        if missing:
+            # An update of what was there before the columns would be refused.
+            there = self.client.get_table(wanted.reference)
         if {f.name: f.description for f in there.schema} != {c.name: c.comment for c in table.columns}:
             order = [field.name for field in there.schema]
             there.schema = sorted(

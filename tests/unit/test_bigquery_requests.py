@@ -1,4 +1,4 @@
-"""What is asked of BigQuery where the emulator does not answer as BigQuery: repeated job ids, REQUIRED, clusters, keys.
+"""What is asked of BigQuery where the emulator does not answer as BigQuery: repeated job ids, ETags, REQUIRED, keys.
 
 A small server records the requests and gives the answers that BigQuery's reference documents.
 """
@@ -6,6 +6,7 @@ A small server records the requests and gives the answers that BigQuery's refere
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +23,7 @@ from jobs.errors import ConfigurationError
 from jobs.settings import Settings
 from jobs.warehouse import _scratch
 from jobs.warehouse.base import Load, Published
-from jobs.warehouse.bigquery import BigQueryWarehouse
+from jobs.warehouse.bigquery import BigQueryPublication, BigQueryWarehouse
 from jobs.warehouse.bigquery_load import Connection, Scratch, Stage, upload_part, write_parquet
 from jobs.warehouse.bigquery_schema import bigquery_table, staged_fields, view_query
 from jobs.warehouse.declarations import tables, views
@@ -34,7 +35,10 @@ FAILED = {"status": {"state": "DONE", "errorResult": {"reason": "backendError", 
 
 
 class FakeBigQuery(ThreadingHTTPServer):
-    """Knows jobs by id. A new one ends as `outcomes` says, in order; a known id is answered with 409."""
+    """Knows jobs by id. A new one ends as `outcomes` says, in order; a known id is answered with 409.
+
+    Every table has these columns and this ETag; an update of an earlier one is answered with 412.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -43,6 +47,8 @@ class FakeBigQuery(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.uploads: list[dict[str, Any]] = []
         self.queries: list[dict[str, Any]] = []
+        self.columns: list[dict[str, Any]] = []
+        self.etag = 1
 
     @property
     def connection(self) -> Connection:
@@ -55,14 +61,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         *_, kind, name = urlsplit(self.path).path.split("/")
         if kind == "tables":
-            reference = {"projectId": "my-project", "datasetId": "analytics", "tableId": name}
-            self.answer(200, {"tableReference": reference})
+            self.answer_table(name)
             return
         self.server.requests.append(f"get {name}")
         self.answer(200, self.server.jobs[name])
 
     def do_POST(self) -> None:
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/queries?prettyPrint=false"):
+            self.server.etag += 1
+            (name,) = re.findall(r"ADD COLUMN IF NOT EXISTS `(\w+)` INT64$", job["query"])
+            self.server.columns.append({"name": name, "type": "INT64", "mode": "NULLABLE"})
+            self.answer(200, {"jobComplete": True, "schema": {"fields": []}})
+            return
         name = job["jobReference"]["jobId"]
         if not self.path.startswith("/upload"):
             self.server.queries.append(job["configuration"])
@@ -88,6 +99,20 @@ class _Handler(BaseHTTPRequestHandler):
         job = {"jobReference": reference, "configuration": configuration, **self.server.outcomes.pop(0)}
         self.server.jobs[name] = job
         self.answer(200, job)
+
+    def do_PATCH(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers["If-Match"] != str(self.server.etag):
+            self.answer(412, {"error": {"code": 412, "message": "Precondition check failed."}})
+            return
+        self.server.etag += 1
+        self.server.columns = body["schema"]["fields"]
+        self.answer_table(urlsplit(self.path).path.rsplit("/", 1)[1])
+
+    def answer_table(self, name: str) -> None:
+        reference = {"projectId": "my-project", "datasetId": "analytics", "tableId": name}
+        schema = {"fields": self.server.columns}
+        self.answer(200, {"tableReference": reference, "etag": str(self.server.etag), "schema": schema})
 
     def answer(self, status: int, body: dict[str, Any]) -> None:
         text = json.dumps(body).encode()
@@ -193,6 +218,16 @@ def test_the_request_that_makes_a_table() -> None:
         "REPEATED",
         ["term", "weight"],
     )
+
+
+def test_an_added_column_gets_its_comment(server: FakeBigQuery) -> None:
+    table = tables()["fact_user_actions"]
+    declared = [field.to_api_repr() for field in bigquery_table(table, DATASET).schema]
+    server.columns = [field for field in declared if field["name"] != "device_key"]
+    BigQueryPublication(server.connection, DATASET)._ensure(table)
+    (added,) = [field for field in declared if field["name"] == "device_key"]
+    assert added["description"]
+    assert server.columns == [field for field in declared if field != added] + [added]
 
 
 def test_a_plan_asks_for_the_bytes_and_runs_nothing(server: FakeBigQuery) -> None:
