@@ -383,13 +383,15 @@ class BigQueryPublication:
 
 
 def _span(load: Load) -> tuple[str, str] | None:
-    """The first and last value of the partition column among the changes, as SQL."""
+    """The first and last value of the partition column among the changes, as SQL; None where there is none."""
     if not load.table.partitioning:
         return None
     column = F.col(load.table.partitioning.column).cast("string")
     (low, high) = load.frame.agg(F.min(column), F.max(column)).collect()[0]
+    if low is None:
+        return None
     kind = partition_type(load.table)
-    return f"CAST({literal(low or '')} AS {kind})", f"CAST({literal(high or '')} AS {kind})"
+    return f"CAST({literal(low)} AS {kind})", f"CAST({literal(high)} AS {kind})"
 
 
 def _make(find: Callable[[], Made], make: Callable[[], Made]) -> Made:

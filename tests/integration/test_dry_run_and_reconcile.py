@@ -133,6 +133,18 @@ def test_from_the_first_publication_to_a_difference(shop: Shop, capsys: pytest.C
     assert shop.differences() == {MART: []}
 
 
+def test_a_version_that_changes_no_row(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.add(1)
+    shop.add(2)
+    shop.publish()
+    shop.change("OPTIMIZE {mart}")
+    assert shop.plan() == {MART: ("merge", 0, 0, 0)}
+    print_plans(dry_run(shop.run(), shop.warehouse))
+    assert "CAST('' AS" not in capsys.readouterr().out
+    shop.publish()
+    assert shop.plan() == {}
+
+
 def test_a_warehouse_ahead_of_its_lake_stops_with_what_to_do(shop: Shop) -> None:
     shop.add(1)
     shop.publish()
