@@ -94,7 +94,8 @@ class SparkJobOperator(SparkSubmitOperator):
 def driver_environment(warehouse: str, source: bool) -> Iterator[None]:
     """Set the jobs' variables from the connections for the time of the block; spark-submit inherits them.
 
-    Where a connection is not declared, the worker's own variables stay as they are.
+    Where a connection is not declared, the worker's own variables stay as they are; a warehouse other than the default
+    one has to be declared.
     """
     with ExitStack() as stack:
         variables: dict[str, str] = {}
@@ -103,6 +104,10 @@ def driver_environment(warehouse: str, source: bool) -> Iterator[None]:
         if target := _connection(warehouse):
             variables |= (
                 _bigquery(target, stack) if _is_bigquery(target) else {"WAREHOUSE_URL": _postgres(target)}
+            )
+        elif warehouse != WAREHOUSE:
+            raise AirflowFailException(
+                f"the parameter warehouse names {warehouse}: there is no such connection"
             )
         if source:
             found = _connection(SOURCE)

@@ -113,14 +113,19 @@ def test_the_connections_type_decides_between_postgres_and_bigquery(airflow: Air
 
 
 def test_without_connections_the_workers_own_variables_hold(airflow: Airflow, tmp_path: Path) -> None:
-    nothing, no_source, no_project = environments(
+    nothing, no_source, no_project, not_there = environments(
         airflow,
         tmp_path,
         {"google_cloud_default": {"conn_type": "google_cloud_platform"}},
         ("warehouse", False),
         ("warehouse", True),
         ("google_cloud_default", False),
+        ("google_elsewhere", False),
     )
     assert nothing == {"key": None}
     assert no_source == {"error": "there is no connection purchases_source"}
+    # The run asked for it: what the worker has instead must not take its place.
+    assert not_there == {
+        "error": "the parameter warehouse names google_elsewhere: there is no such connection"
+    }
     assert no_project == {"error": "connection google_cloud_default: its extra must name the project"}
