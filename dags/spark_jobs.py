@@ -33,6 +33,13 @@ ARCHIVE = PROJECT / "dist" / "user-analytics.zip"
 SPARK, LAKE, SOURCE = "spark_default", "minio_conn", "purchases_source"
 WAREHOUSE, BIGQUERY = "warehouse", "google_cloud_default"
 
+# What of a connection's extra belongs to the address; the rest is for Airflow's own hook, as `cursor` is.
+LIBPQ_OPTIONS = {
+    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "channel_binding", "gssencmode", "options"),
+    *("connect_timeout", "tcp_user_timeout", "target_session_attrs"),
+    *("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
+}
+
 # Data refused: trying again changes nothing. Wrong settings, 2, may be a service that is down, which passes.
 FINAL_EXIT_CODE = 3
 
@@ -148,16 +155,19 @@ def _lake(connection: Connection) -> dict[str, str]:
 
 
 def _postgres(connection: Connection) -> str:
+    for field, value in (("host", connection.host), ("schema, the database,", connection.schema)):
+        if not value:
+            raise AirflowFailException(f"connection {connection.conn_id}: its {field} is missing")
     password = quote(connection.password or "", safe="")
     if password:
         # The form in which it stands in the address is not the one that Airflow masks on its own.
         mask_secret(password)
-    options = urlencode(
-        {name: value for name, value in connection.extra_dejson.items() if isinstance(value, str)}
-    )
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    known = {name: value for name, value in connection.extra_dejson.items() if name in LIBPQ_OPTIONS}
+    options = urlencode(known, quote_via=quote)
     return (
-        f"postgresql://{quote(connection.login or '', safe='')}:{password}@{connection.host}:{connection.port or 5432}"
-        f"/{connection.schema}" + (f"?{options}" if options else "")
+        f"postgresql://{quote(connection.login or '', safe='')}:{password}@{host}:{connection.port or 5432}"
+        f"/{quote(connection.schema, safe='')}" + (f"?{options}" if options else "")
     )
 
 

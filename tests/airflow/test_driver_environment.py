@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg2.extensions import parse_dsn
 
 from jobs.settings import Settings, without_password
 
@@ -129,3 +130,38 @@ def test_without_connections_the_workers_own_variables_hold(airflow: Airflow, tm
         "error": "the parameter warehouse names google_elsewhere: there is no such connection"
     }
     assert no_project == {"error": "connection google_cloud_default: its extra must name the project"}
+
+
+def test_the_address_of_a_postgres(airflow: Airflow, tmp_path: Path) -> None:
+    # What libpq does not know, as options of Airflow's hook, would make it refuse the address.
+    extra = {
+        "connect_timeout": 10,
+        "options": "-c statement_timeout=0",
+        "cursor": "dictcursor",
+    }
+    found = environments(
+        airflow,
+        tmp_path,
+        {
+            "ipv6": {**POSTGRES, "host": "2001:db8::1", "extra": extra},
+            "no_host": {**POSTGRES, "host": None},
+            "no_database": {**POSTGRES, "schema": None},
+        },
+        ("ipv6", False),
+        ("no_host", False),
+        ("no_database", False),
+    )
+    url = found[0].pop("WAREHOUSE_URL")
+    assert parse_dsn(url) == {
+        "user": "ana@lytics",
+        "password": "p@ss/w:rd?#",
+        "host": "2001:db8::1",
+        "port": "5432",
+        "dbname": "warehouse",
+        "connect_timeout": "10",
+        "options": "-c statement_timeout=0",
+    }
+    assert found[1:] == [
+        {"error": "connection no_host: its host is missing"},
+        {"error": "connection no_database: its schema, the database, is missing"},
+    ]
