@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import ConfigurationError
 from jobs.settings import Settings, without_password
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_without_any_variable_everything_lies_below_var() -> None:
@@ -113,3 +117,13 @@ def test_keys_in_the_lakes_address_are_refused_and_not_shown() -> None:
     with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID") as caught:
         Settings.from_env({"LAKE_URI": "s3a://some-key:some-secret@bucket/lake"})
     assert "some-" not in str(caught.value)
+
+
+def test_every_setting_counts_in_the_stack_or_is_said_not_to() -> None:
+    example, compose = ((ROOT / name).read_text() for name in (".env.example", "docker-compose.yml"))
+    settings = set(re.findall(r"^#([A-Z0-9_]+)=", example, re.MULTILINE))
+    # Written into another value, or handed on as it is.
+    counting = re.findall(r"\$\{([A-Z0-9_]+)", compose) + re.findall(r"^ +([A-Z0-9_]+):$", compose, re.M)
+    (said,) = re.findall(r"these do not count there(.*?)All others do", example, re.DOTALL)
+    patterns = re.findall(r"[A-Z][A-Z0-9_*]{3,}", said)
+    assert settings - set(counting) == {name for p in patterns for name in fnmatch.filter(settings, p)}
