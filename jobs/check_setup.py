@@ -1,8 +1,10 @@
-"""Check everything that a run needs: Python, Java, jars, lake, warehouse, disk. Says what to do about each problem.
+"""Check everything that a run needs, from Java to the services. Says what to do about each problem.
 
-Inputs:   this machine, the settings and the services that they name. Spark is not started.
+Inputs:   this machine (Python, Java, jars, disk), the settings, folders and services that they name, the provider of
+          locations. Spark is not started.
 Outputs:  standard output, one line per thing: ok, warn or fail. In the lake, a file of a few bytes is written, read and
-          deleted again; the warehouse is not changed. No password or key is printed.
+          deleted again, in local folders one without a name; the warehouse is not changed. No password or key is
+          printed.
 Re-run:   safe at any time.
 Exit:     1 when something fails.
 Example:  user-analytics doctor
@@ -34,6 +36,8 @@ def findings() -> Iterator[Finding]:
     yield from diagnosis.disks(settings)
     yield from diagnosis.lake(settings)
     yield diagnosis.warehouse(settings)
+    yield diagnosis.logs(settings)
+    yield diagnosis.geolocation()
 
 
 def print_finding(finding: Finding) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.errors import ConfigurationError, UserAnalyticsError
+from jobs.geolocation import cache_days, open_provider
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.resources import project_root
 from jobs.settings import Settings, without_password
@@ -171,11 +172,33 @@ def disks(settings: Settings) -> Iterator[Finding]:
     for what, folder in folders.items():
         if folder is None:
             continue
-        place = next(p for p in (Path(folder), *Path(folder).parents) if p.exists())
+        place = _existing(Path(folder))
         free = shutil.disk_usage(place).free
         state = FAIL if free < LEAST_FREE else WARN if free < COMFORTABLY_FREE else OK
         advice = f"make room on the disk of {place}: 5 GB or more" if state != OK else ""
         yield Finding(f"disk, {what}", state, f"{free / GIGABYTE:.1f} GB free at {place}", advice)
+
+
+def logs(settings: Settings) -> Finding:
+    """Whether Spark's own log can be written."""
+    if problem := _unwritable(Path(settings.log_folder)):
+        return Finding("logs", FAIL, problem, "mend LOG_FOLDER, or the folder's rights")
+    return Finding("logs", OK, settings.log_folder)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or what there is of the way to it."""
+    return next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written to a folder, which may still have to be made; None where something can."""
+    place = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return f"{place} cannot be written to: {error.strerror}"
 
 
 def _embedded(settings: Settings) -> str | None:
@@ -234,10 +257,9 @@ def warehouse(settings: Settings) -> Finding:
     url = without_password(settings.warehouse_url)
     try:
         if folder := _embedded(settings):
-            place = next(p for p in (Path(folder), *Path(folder).parents) if p.exists())
             binaries()
-            if not os.access(place, os.W_OK):
-                return Finding("warehouse", FAIL, f"{place} cannot be written", "mend the folder's rights")
+            if problem := _unwritable(Path(folder)):
+                return Finding("warehouse", FAIL, problem, "mend WAREHOUSE_URL, or the folder's rights")
             return Finding("warehouse", OK, f"embedded PostgreSQL in {folder}")
         with open_warehouse(settings) as opened:
             missing = opened.missing_rights()
@@ -250,6 +272,16 @@ def warehouse(settings: Settings) -> Finding:
             "warehouse", FAIL, f"{url}: {'; '.join(missing)}", "see docs/operations/warehouse-roles.md"
         )
     return Finding("warehouse", OK, f"{url}: may be published to")
+
+
+def geolocation() -> Finding:
+    """Whether the provider of locations can be used, as far as that can be seen without asking it."""
+    try:
+        provider = open_provider()
+        cache_days()
+    except ConfigurationError as error:
+        return Finding("geolocation", FAIL, str(error), "mend the variable; .env.example describes it")
+    return Finding("geolocation", OK, provider.name if provider else "no provider chosen")
 
 
 def _one_line(error: Exception) -> str:

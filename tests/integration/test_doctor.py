@@ -11,7 +11,19 @@ import pytest
 
 from jobs import diagnosis
 from jobs.cli import main
-from jobs.diagnosis import FAIL, OK, WARN, Finding, disks, lake, machine, spark_jars, warehouse
+from jobs.diagnosis import (
+    FAIL,
+    OK,
+    WARN,
+    Finding,
+    disks,
+    geolocation,
+    lake,
+    logs,
+    machine,
+    spark_jars,
+    warehouse,
+)
 from jobs.settings import Settings
 from tests.services import ObjectStore
 from tests.warehouses import query
@@ -46,7 +58,7 @@ def test_a_set_up_that_is_right(
     answer = json.loads(output)
     assert answer["ok"] is True
     assert {f["state"] for f in answer["findings"]} == {OK}
-    assert {"Python", "packages", "Java", "jars", "lake", "clock", "warehouse"} <= {
+    assert {"Python", "packages", "Java", "jars", "lake", "clock", "warehouse", "logs", "geolocation"} <= {
         f["what"] for f in answer["findings"]
     }
     password = warehouse_url.split("@")[0].rsplit(":", 1)[1]
@@ -126,7 +138,37 @@ def test_warehouses_that_cannot_be_published_to(warehouse_url: str, tmp_path: Pa
     # An embedded one is neither made nor started for the question.
     folder = tmp_path / "warehouse"
     assert warehouse(settings(WAREHOUSE_URL=f"embedded:{folder}")).state == OK
-    assert not folder.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    assert logs(settings(LOG_FOLDER=str(tmp_path / "not" / "there"))).state == OK
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    # Nobody may make a file in /proc, not even root.
+    for place, of_it in ((tmp_path / "file", ""), (tmp_path / "file", "/logs"), (Path("/proc"), "/no/logs")):
+        for finding in (
+            logs(settings(LOG_FOLDER=f"{place}{of_it}")),
+            warehouse(settings(WAREHOUSE_URL=f"embedded:{place}{of_it}")),
+        ):
+            assert finding.state == FAIL
+            assert finding.found.startswith(f"{place} cannot be written to: ")
+            assert finding.advice
+
+
+def test_locations(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert geolocation() == Finding("geolocation", OK, "no provider chosen")
+    monkeypatch.setenv("GEOLOCATION_PROVIDER", "ip-api")
+    assert geolocation() == Finding("geolocation", OK, "ip-api")
+    for name, value, message in (
+        ("GEOLOCATION_CACHE_DAYS", "0", "GEOLOCATION_CACHE_DAYS='0': expected a whole number above 0"),
+        ("GEOLOCATION_PROVIDER", "maxmind", "GEOLOCATION_DATABASE: needed by the provider maxmind"),
+        ("GEOLOCATION_DATABASE", "/no/such.mmdb", "GEOLOCATION_DATABASE='/no/such.mmdb': "),
+        ("GEOLOCATION_PROVIDER", "atlas", "GEOLOCATION_PROVIDER='atlas': choose from"),
+    ):
+        monkeypatch.setenv(name, value)
+        assert geolocation().state == FAIL
+        assert geolocation().found.startswith(message)
 
 
 def test_java_jars_packages_and_disks_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
