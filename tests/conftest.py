@@ -135,16 +135,19 @@ def bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmula
 
 @pytest.fixture
 def make_database(postgres: str) -> Iterator[Callable[..., str]]:
-    """A function that makes a new, empty database, or a copy of the one at an address, and gives its address."""
+    """A function that makes a new, empty database, or a copy of the one at an address, and gives its address.
+
+    options: what CREATE DATABASE takes besides the template.
+    """
     made: list[str] = []
     connection = psycopg2.connect(postgres)
     connection.autocommit = True
 
-    def make(like: str = "template1") -> str:
+    def make(like: str = "template1", options: str = "") -> str:
         name = f"test_{uuid.uuid4().hex[:12]}"
         with connection.cursor() as cursor:
             cursor.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} " + options).format(
                     sql.Identifier(name), sql.Identifier(like.rsplit("/", 1)[-1])
                 )
             )

@@ -62,6 +62,8 @@ class PostgresWarehouse:
         with closing(self._connect()) as connection, connection.cursor() as cursor:
             if connection.server_version < OLDEST_VERSION:
                 problems.append("the server is older than PostgreSQL 12")
+            if problem := _encoding_problem(connection):
+                problems.append(problem)
             cursor.execute("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
             if _only_value(cursor):
                 problems.append("the server takes no changes: it is a standby, in recovery, or read-only")
@@ -88,6 +90,8 @@ class PostgresWarehouse:
     def publishing(self) -> Iterator[PostgresPublication]:
         connection = self._connect()
         try:
+            if problem := _encoding_problem(connection):
+                raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {problem}")
             with connection.cursor() as cursor:
                 lock = int.from_bytes(hashlib.sha256(self.schema.encode()).digest()[:8], "big", signed=True)
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock,))
@@ -187,7 +191,9 @@ class PostgresWarehouse:
 
     def _connect(self) -> Any:
         try:
-            connection = psycopg2.connect(self.url, connect_timeout=10, application_name="user-analytics")
+            connection = psycopg2.connect(
+                self.url, connect_timeout=10, application_name="user-analytics", client_encoding="UTF8"
+            )
             with connection.cursor() as cursor:
                 cursor.execute("SET TIME ZONE 'UTC'")
             connection.commit()
@@ -615,6 +621,15 @@ def _constraints(table: Table) -> list[tuple[str, sql.Composable]]:
 
 def _foreign_key_name(table: Table, key: Any) -> str:
     return f"{table.name}_{'_'.join(key.columns)}_fkey"
+
+
+def _encoding_problem(connection: Any) -> str | None:
+    encoding = connection.get_parameter_status("server_encoding")
+    if encoding == "UTF8":
+        return None
+    return (
+        f"the database's encoding is {encoding}, which cannot hold every text; make one with ENCODING 'UTF8'"
+    )
 
 
 def _only_value(cursor: Any) -> Any:

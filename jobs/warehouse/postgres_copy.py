@@ -105,7 +105,8 @@ def copy_task(
 
 
 def _ingest(url: str, schema: str, name: str, batches: pa.RecordBatchReader) -> None:
-    address = make_dsn(url, application_name="user-analytics copy")
+    # ADBC sends texts as UTF-8 whatever the connection says.
+    address = make_dsn(url, application_name="user-analytics copy", client_encoding="UTF8")
     with closing(dbapi.connect(address)) as connection, closing(connection.cursor()) as cursor:
         cursor.adbc_ingest(name, batches, mode="append", db_schema_name=schema)
         connection.commit()

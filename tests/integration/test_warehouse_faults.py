@@ -1,5 +1,5 @@
-"""PostgreSQL in trouble: no connection left, read-only, in recovery, disk full. One clear line, no half publication,
-and the same command again does it.
+"""PostgreSQL in trouble: no connection left, read-only, in recovery, disk full, another encoding. One clear line, no
+half publication, and the same command again does it.
 
 Connections that break before or after COMMIT are in tests/integration/test_publish.py.
 """
@@ -7,6 +7,7 @@ Connections that break before or after COMMIT are in tests/integration/test_publ
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -66,6 +67,39 @@ def content(url: str) -> tuple[list[tuple[int, str]], list[tuple[int]], list[tup
             url, r"SELECT relname FROM pg_class WHERE relname LIKE '\_new\_%' OR relname LIKE '\_changes\_%'"
         ),
     )
+
+
+TEXTS = [(1, "jürgen"), (2, "東京")]
+
+
+@pytest.mark.parametrize("place", ["environment", "options of the address", "the address"])
+def test_another_client_encoding_garbles_nothing(
+    warehouse_url: str, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    url = warehouse_url
+    if place == "environment":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    elif place == "the address":
+        url += "?client_encoding=LATIN1"
+    else:
+        url += "?options=-c%20client_encoding%3DLATIN1"
+    publish(url, TEXTS, 1)
+    assert PostgresWarehouse(url, "analytics").query(TABLE, 2)[1] == TEXTS
+    monkeypatch.delenv("PGCLIENTENCODING", raising=False)
+    assert content(warehouse_url) == (TEXTS, [(1,)], [])
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    make_database: Callable[..., str], encoding: str
+) -> None:
+    url = make_database("template0", f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'")
+    message = f"the database's encoding is {encoding}, .*ENCODING 'UTF8'"
+    with pytest.raises(ConfigurationError, match=message) as error:
+        publish(url, TEXTS, 1)
+    assert str(urlsplit(url).password) not in str(error.value)
+    (problem,) = PostgresWarehouse(url, "analytics").missing_rights()
+    assert re.match(message, problem)
 
 
 @contextmanager
