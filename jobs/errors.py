@@ -4,6 +4,14 @@ Exit codes: 0 done; 1 the job failed; 2 wrong usage or configuration; 3 data was
 a rule that says `fail` was broken, or a whole file was refused.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.warehouse.base import Check
+
 
 class UserAnalyticsError(Exception):
     """The job failed for a reason that the message explains."""
@@ -52,4 +60,15 @@ class QueryTooSlow(UserAnalyticsError):
 
 
 class CheckFailed(UserAnalyticsError):
-    """A post-load check failed; the whole publication was rolled back."""
+    """A post-load check failed; the whole publication was rolled back. checks: its checks, also those that passed."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        super().__init__(
+            "publish: nothing was published, because the warehouse would differ from the marts: "
+            + "; ".join(
+                f"{c.table}: {c.name} is {c.found}, the mart has {c.expected}" for c in checks if not c.passed
+            )
+            + ". Where a table was changed by hand, delete its row in _published and publish again: it is then loaded "
+            "whole"
+        )
+        self.checks = checks

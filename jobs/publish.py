@@ -26,7 +26,7 @@ from jobs.console import log
 from jobs.context import RunContext, add_warn_only, job_main, open_run, parser
 from jobs.datasets import Dataset, of_lake
 from jobs.dry_run import RowChanges, print_plans, row_changes
-from jobs.errors import UserAnalyticsError
+from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.lake.ledger import Ledger
 from jobs.lake.marts import chosen_columns, mart_table
 from jobs.lake.tables import GONE, LakeTable
@@ -70,7 +70,8 @@ def publish(
     than an eighth changed, or those months of it, where it has monthly partitions. Either way a table without a
     published state, or without its history, is loaded whole.
     Gives the results of the post-load checks; an empty list when nothing was new. Raises CheckFailed, with nothing
-    published, when a check fails, and RuleFailed when a rule that says `fail` is broken in what would be published.
+    published and the results added to the run's, when a check fails, and RuleFailed when a rule that says `fail` is
+    broken in what would be published.
     """
     sources = lake_tables(run, names)
     # A column that was declared since the mart was last built is added to it first.
@@ -99,7 +100,11 @@ def publish(
         present = {*published, *(load.table.name for load in loads)}
         shown = views_over(present)
         with run.heartbeat("publish"):
-            checks = publication.commit(loads, shown)
+            try:
+                checks = publication.commit(loads, shown)
+            except CheckFailed as error:
+                run.checks += error.checks
+                raise
     for load in loads:
         _note(run, load, sources[load.table.name][1])
     run.note_written(

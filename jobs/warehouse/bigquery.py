@@ -351,12 +351,8 @@ class BigQueryPublication:
                 "publish: another publication came between, and nothing was published; publish again"
             )
         checks = script.checks(found)
-        failed = [check for check in checks if not check.passed]
-        if failed:
-            raise CheckFailed(
-                "publish: nothing was published, because the warehouse would differ from the marts: "
-                + "; ".join(f"{c.table}: {c.name} is {c.found}, the mart has {c.expected}" for c in failed)
-            )
+        if not all(check.passed for check in checks):
+            raise CheckFailed(checks)
         return checks
 
     def _is_done(self, loads: Sequence[Load]) -> bool:

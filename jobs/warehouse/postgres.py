@@ -392,12 +392,8 @@ class PostgresPublication:
             else:
                 cursor.execute(sql.SQL("DROP TABLE {}").format(self._name(_staged(load))))
         checks = [check for load in loads for check in self._checks(cursor, load)]
-        failed = [check for check in checks if not check.passed]
-        if failed:
-            raise CheckFailed(
-                "publish: nothing was published, because the warehouse would differ from the marts: "
-                + "; ".join(f"{c.table}: {c.name} is {c.found}, the mart has {c.expected}" for c in failed)
-            )
+        if not all(check.passed for check in checks):
+            raise CheckFailed(checks)
         for load in loads:
             cursor.execute(
                 sql.SQL(

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.lake.marts import declared
 from jobs.publish import dry_run, publish
+from jobs.runs import recorded
 from jobs.spark import local_rows
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake, vacuum
@@ -236,3 +237,34 @@ def test_a_mart_that_differs_is_not_published(shop: Shop, monkeypatch: pytest.Mo
     assert {key: shop.query(f"SELECT * FROM {key}") for key in before} == before
     shop.publish()
     assert shop.customers() == ["c1", "c2"]
+
+
+def test_a_failed_check_is_recorded_and_the_next_run_publishes_the_record(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = PostgresWarehouse(shop.settings.warehouse_url, "analytics")
+    shop.add(1)
+    failing, following = shop.run(), shop.run()
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.publish.lake_measures", lambda *_: {"row_count": 3})
+        with pytest.raises(CheckFailed), recorded(failing):
+            publish(failing, warehouse)
+    publish(following, warehouse)
+    assert shop.query(
+        "SELECT run_id, table_name, check_name, expected, found FROM etl_checks "
+        "WHERE NOT passed AND rule_kind IS NULL"
+    ) == [(failing.run_id, MART, "row_count", "3", "1")]
+
+
+def test_rows_changed_by_hand_are_put_right_as_the_message_says(shop: Shop) -> None:
+    shop.add(1, 2)
+    shop.publish()
+    shop.query("DELETE FROM user_purchase WHERE customer_id = 'c1'")
+    shop.add(3)
+    with pytest.raises(
+        CheckFailed, match=r"row_count is 2, the mart has 3.* delete its row in _published and publish again"
+    ):
+        shop.publish()
+    shop.query("DELETE FROM _published WHERE table_name = 'user_purchase'")
+    shop.publish()
+    assert shop.customers() == ["c1", "c2", "c3"]
