@@ -523,13 +523,13 @@ class PostgresPublication:
             Check(load.table.name, name, number_text(load.expected[name]), number_text(value))
             for name, value in zip(wanted, found, strict=True)
         ]
+        keys = _key_names(load.table)
         cursor.execute(
-            "SELECT count(*) FROM pg_constraint WHERE conrelid = %s::regclass AND contype IN ('p', 'u', 'f') AND "
+            "SELECT count(*) FROM pg_constraint WHERE conrelid = %s::regclass AND conname = ANY(%s::name[]) AND "
             "convalidated",
-            (self._name(load.table.name).as_string(cursor),),
+            (self._name(load.table.name).as_string(cursor), keys),
         )
-        declared = 1 + len(load.table.unique) + len(load.table.foreign_keys)
-        checks.append(Check(load.table.name, "enforced keys", str(declared), str(_only_value(cursor))))
+        checks.append(Check(load.table.name, "enforced keys", str(len(keys)), str(_only_value(cursor))))
         return checks
 
     def _create(self, table: Table, name: str, clause: sql.Composable | None = None) -> sql.Composable:
@@ -613,6 +613,12 @@ def _constraints(table: Table) -> list[tuple[str, sql.Composable]]:
     keys = [(f"{table.name}_pkey", "PRIMARY KEY ({})", table.primary_key)]
     keys += [(f"{table.name}_{'_'.join(columns)}_key", "UNIQUE ({})", columns) for columns in table.unique]
     return [(name, sql.SQL(form).format(identifiers(columns))) for name, form, columns in keys]
+
+
+def _key_names(table: Table) -> list[str]:
+    """The names of the constraints that the table is declared to have."""
+    foreign_keys = [_foreign_key_name(table, key) for key in table.foreign_keys]
+    return [name for name, _ in _constraints(table)] + foreign_keys
 
 
 def _foreign_key_name(table: Table, key: Any) -> str:

@@ -236,6 +236,16 @@ def test_rows_that_break_a_key_are_refused_in_one_line(shop: Shop) -> None:
     assert shop.content() == before
 
 
+@pytest.mark.usefixtures("without_spark")
+def test_only_declared_keys_are_counted(shop: Shop) -> None:
+    first(shop)
+    shop.query("ALTER TABLE shops ADD CONSTRAINT mine UNIQUE (name, shop_key)")
+    second(shop)
+    shop.query("ALTER TABLE shops DROP CONSTRAINT shops_name_key")
+    with pytest.raises(CheckFailed, match="shops: enforced keys is 1, the mart has 2"):
+        second(shop)
+
+
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 
