@@ -148,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             recorded(run),
             run.step(name) as detail,
         ):
-            rows = extract_purchases(run.store, url, options.table, day, options.parts)
+            # What is replaced must not be in the middle of being archived.
+            with run.locks.hold(f"staging/{PURCHASES.name}"):
+                rows = extract_purchases(run.store, url, options.table, day, options.parts)
             run.note_written(Dataset(f"raw/{PURCHASES.name}", rows=rows, files=options.parts))
             detail.append(f"{rows} rows of {options.table}")
         print(f"{rows} rows extracted to raw/{PURCHASES.name}/extract/{day.isoformat()}")

@@ -109,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"--into {options.into}: must be a plain folder below raw/{options.feed}"
             )
         with open_run("upload", Settings.from_env()) as run, recorded(run), run.step("upload") as detail:
-            result = upload(run.store, options.feed, options.paths, options.into, options.replace)
+            # What is replaced must not be in the middle of being archived.
+            with run.locks.hold(*([f"staging/{options.feed}"] if options.replace else [])):
+                result = upload(run.store, options.feed, options.paths, options.into, options.replace)
             run.note_written(Dataset(f"raw/{options.feed}", files=len(result.uploaded)))
             detail.append(f"{len(result.uploaded)} files, {len(result.unchanged)} unchanged")
         print(f"{len(result.uploaded)} uploaded, {len(result.unchanged)} unchanged")

@@ -65,7 +65,7 @@ def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool 
         current = Ledger(run).current(feed)
         chosen = archivable(list(run.store.list(f"{RAW}/{feed}")), current, delivered_before)
         for file in chosen if write else ():
-            _move(run.store, file.path, as_archived(file.path))
+            _move(run.store, file.path, as_archived(file.path), overwrite=True)
     return chosen
 
 
@@ -89,7 +89,7 @@ def restore(run: RunContext, paths: Sequence[str]) -> None:
         feed = path.split("/")[1]
         with run.locks.hold(f"staging/{feed}"):
             note_rewriting(run, feed, [path])
-            _move(run.store, as_archived(path), path)
+            _move(run.store, as_archived(path), path, overwrite=False)
 
 
 def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
@@ -131,8 +131,11 @@ def require_all_there(
         )
 
 
-def _move(store: ObjectStore, source: str, target: str) -> None:
-    """Copy, compare, then remove; after a kill between, moving again ends the same."""
+def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None:
+    """Copy, compare, then remove; after a kill between, moving again ends the same.
+
+    Whoever replaces a raw file holds the lock of the feed, as whoever moves one: no version is moved or removed unseen.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "file"
         with store.open(source) as stream, copy.open("wb") as out:
@@ -140,7 +143,10 @@ def _move(store: ObjectStore, source: str, target: str) -> None:
         with copy.open("rb") as done:
             digest = sha256_of(done)
         if store.digest(target) != digest:
-            store.put(copy, target, digest, True, lambda sent: None)
+            try:
+                store.put(copy, target, digest, overwrite, lambda sent: None)
+            except FileExistsError:
+                raise UserAnalyticsError(f"{target} was delivered anew meanwhile; {source} stays") from None
     with store.open(target) as stream:
         arrived = sha256_of(stream)
     if arrived != digest:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import pytest
 from pyspark.sql import SparkSession
 
+from jobs.cli import main
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.lake.archive import archive, restore
+from jobs.lake.objects import LocalStore
+from jobs.upload_files import upload
 from tests.records import event, json_lines
 from tests.staging import RawZone
 
@@ -59,3 +64,70 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     assert (zone.rows(), zone.counts()) == (rows, counts)
     assert zone.ledger()["a.jsonl"].modified_at == datetime(2024, 1, 1, tzinfo=UTC)
     assert zone.stage().entries == ()
+
+
+class Interrupted(LocalStore):
+    """A lake in which something else happens the moment that a file is opened or removed."""
+
+    def __init__(self, root: Path, moment: str, meanwhile: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.moment, self.meanwhile = moment, meanwhile
+
+    def open(self, path: str) -> IO[bytes]:
+        stream = super().open(path)
+        self._pass(f"open {path}")
+        return stream
+
+    def delete(self, path: str) -> None:
+        self._pass(f"delete {path}")
+        super().delete(path)
+
+    def _pass(self, moment: str) -> None:
+        if moment == self.moment:
+            self.moment = ""
+            self.meanwhile()
+
+
+@pytest.mark.parametrize("moment", ["open raw/logs/a.jsonl", "delete raw/logs/b.jsonl"])
+def test_a_correction_waits_until_files_are_moved(
+    spark: SparkSession, tmp_lake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It came while another file was on its way, or its own between the copy and the removal, and was lost."""
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann")), "b.jsonl": json_lines(event("bob"))})
+    zone.stage()
+    correction = tmp_path / "b.jsonl"
+    correction.write_text(json_lines(event("bea")))
+    monkeypatch.setenv("LAKE_URI", tmp_lake)
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "0")
+    ends: list[int] = []
+
+    def correct() -> None:
+        ends.append(main(["upload", "logs", str(correction), "--replace"]))
+
+    zone.store = Interrupted(Path(tmp_lake), moment, correct)
+    archive(zone.run(), "logs", DAY_3)
+    correct()
+    assert ends == [1, 0], "it would have had to wait"
+    zone.stage()
+    assert zone.rows("user_id") == [("ann",), ("bea",)]
+
+
+def test_a_file_that_comes_back_does_not_replace_a_new_delivery(
+    spark: SparkSession, tmp_lake: str, tmp_path: Path
+) -> None:
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann"))})
+    zone.stage()
+    archive(zone.run(), "logs", DAY_3)
+    delivery = tmp_path / "a.jsonl"
+    delivery.write_text(json_lines(event("bob")))
+    store = zone.store
+
+    def deliver() -> None:
+        upload(store, "logs", [delivery])
+
+    zone.store = Interrupted(Path(tmp_lake), "open archive/logs/a.jsonl", deliver)
+    with pytest.raises(UserAnalyticsError, match=r"raw/logs/a\.jsonl was delivered anew meanwhile"):
+        restore(zone.run(), ["archive/logs/a.jsonl"])
+    assert (zone.folder / "a.jsonl").read_bytes() == delivery.read_bytes()
