@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ COLUMNS = PURCHASES.columns
 
 
 def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts: int) -> int:
-    """Copy the table into `parts` files below `raw/purchases/extract/<day>`. Gives the number of rows.
+    """Copy the table into `parts` files below `raw/purchases/extract/<day>`, the only parts then. Gives their rows.
 
     Raises ConfigurationError when the database cannot be reached or lacks the table or one of its columns.
     """
@@ -61,6 +62,7 @@ def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts
 
         with ThreadPoolExecutor(parts) as pool:
             rows = sum(pool.map(extract, range(parts)))
+    _remove_other_parts(store, day, parts)
     log.info("extract: %s rows of %s in %d parts", f"{rows:,}", table, parts)
     return rows
 
@@ -69,11 +71,12 @@ def _extract_part(
     store: ObjectStore, url: str, table: sql.Identifier, snapshot: str, day: date, part: int, parts: int
 ) -> int:
     query = sql.SQL(
-        "COPY (SELECT {} FROM {} WHERE mod(hashtext(invoice_number::text)::bigint + 2147483648, {}) = {}) "
+        "COPY (SELECT {} FROM {} "
+        "WHERE mod(hashtext(coalesce(invoice_number::text, ''))::bigint + 2147483648, {}) = {}) "
         "TO STDOUT (FORMAT csv, HEADER)"
     ).format(_columns(), table, sql.Literal(parts), sql.Literal(part))
     with tempfile.TemporaryDirectory(prefix="extract-") as folder:
-        file = Path(folder) / f"part-{part:03d}.csv"
+        file = Path(folder) / _file(part)
         with _connect(url) as connection, connection.cursor() as cursor, file.open("wb") as out:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
@@ -84,13 +87,30 @@ def _extract_part(
             rows = int(cursor.rowcount)
         with file.open("rb") as stream:
             digest = sha256_of(stream)
-        target = f"raw/{PURCHASES.name}/extract/{day.isoformat()}/{file.name}"
+        target = f"{_folder(day)}/{file.name}"
         if store.digest(target) == digest:
             log.info("extract: %s is there already, unchanged", target)
         else:
             with UploadProgress(target, file.stat().st_size) as progress:
                 store.put(file, target, digest, True, progress)
     return rows
+
+
+def _folder(day: date) -> str:
+    return f"raw/{PURCHASES.name}/extract/{day.isoformat()}"
+
+
+def _file(part: int) -> str:
+    return f"part-{part:03d}.csv"
+
+
+def _remove_other_parts(store: ObjectStore, day: date, parts: int) -> None:
+    """Remove what an extraction of the same day into more parts has left: its rows are in the present ones."""
+    present = [f"{_folder(day)}/{_file(part)}" for part in range(parts)]
+    for file in list(store.list(_folder(day))):
+        if fnmatch(file.path, "*/part-*.csv") and file.path not in present:
+            log.info("extract: %s is no part any more, removed", file.path)
+            store.delete(file.path)
 
 
 def _columns() -> sql.Composable:

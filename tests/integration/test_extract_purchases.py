@@ -29,6 +29,9 @@ TABLE = """
     SELECT 'n' || n, 'S', 'd', n, timestamptz '2011-01-01 00:00+00' + n * interval '1 hour', 1.5, n, 'UK'
     FROM generate_series(1, 97) AS n;
 """
+NO_NUMBER = (
+    "INSERT INTO retail.user_purchase VALUES (NULL, 'LAMP', 'd', 1, '2010-12-01 08:26+00', 1, 1, 'UK')"
+)
 
 
 def execute(url: str, statements: str) -> None:
@@ -65,6 +68,26 @@ def test_a_table_is_extracted_in_parts_and_staged_and_a_second_time_adds_nothing
     assert extract(2) == 101
     result = zone.stage()
     assert (result.total("accepted"), result.total("duplicates")) == (1, 100)
+
+
+def test_every_row_is_in_a_part_and_a_part_that_is_none_any_more_is_removed(
+    spark: SparkSession, tmp_lake: str, warehouse_url: str
+) -> None:
+    execute(warehouse_url, TABLE + NO_NUMBER)
+    zone = RawZone(spark, tmp_lake, "purchases")
+    zone.put({"extract/2024-04-30/part-003.csv": "another day's", "other.csv": "another file"})
+    others = ["extract/2024-04-30/part-003.csv", "other.csv"]
+    for parts in (3, 2):
+        rows = extract_purchases.extract_purchases(
+            zone.store, warehouse_url, "retail.user_purchase", date(2024, 5, 1), parts
+        )
+        assert rows == 101
+        names = [file.path.removeprefix("raw/purchases/") for file in zone.store.list("raw/purchases")]
+        extracted = [f"extract/2024-05-01/part-{n:03d}.csv" for n in range(parts)]
+        assert names == [others[0], *extracted, others[1]]
+    result = zone.stage()
+    assert (result.total("records_read"), result.total("accepted")) == (101, 100)
+    assert zone.reasons() == {"invoice_number_missing": 1}
 
 
 @pytest.fixture
