@@ -16,8 +16,9 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -29,7 +30,7 @@ from psycopg2 import sql
 from jobs.console import UploadProgress, log
 from jobs.context import job_main, open_run, parser
 from jobs.datasets import Dataset
-from jobs.errors import ConfigurationError
+from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds.purchases import PURCHASES
 from jobs.lake.objects import ObjectStore, sha256_of
 from jobs.runs import recorded
@@ -43,10 +44,11 @@ COLUMNS = PURCHASES.columns
 def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts: int) -> int:
     """Copy the table into `parts` files below `raw/purchases/extract/<day>`, the only parts then. Gives their rows.
 
-    Raises ConfigurationError when the database cannot be reached or lacks the table or one of its columns.
+    Raises ConfigurationError when the database cannot be reached or lacks the table or one of its columns, and
+    UserAnalyticsError when it fails on the way.
     """
     name = sql.Identifier(*table.split("."))
-    with _connect(url) as main:
+    with _failing_in_one_line(table), _connect(url) as main:
         with main.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
@@ -125,6 +127,15 @@ def _connect(url: str) -> Any:
         raise ConfigurationError(f"SOURCE_URL={without_password(url)}: {reason}") from None
     connection.autocommit = True
     return connection
+
+
+@contextmanager
+def _failing_in_one_line(table: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UserAnalyticsError(f"SOURCE_URL, table {table}: {reason}; extract it again") from None
 
 
 def table_name(text: str) -> str:

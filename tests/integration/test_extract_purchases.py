@@ -124,3 +124,27 @@ def test_what_is_wrong_with_the_source_is_said_in_one_line_without_a_secret(
         assert password not in error
         assert "wrong-word" not in error
     assert list(Path(tmp_lake).rglob("*.csv")) == []
+
+
+@pytest.mark.parametrize(
+    ("quantity", "message"),
+    [
+        ("1 / (customer_id - 50)", "division by zero"),
+        ("(pg_terminate_backend(pg_backend_pid()))::int", "connection already closed"),
+    ],
+)
+def test_a_source_that_fails_on_the_way_is_one_line(
+    main: Callable[..., int],
+    warehouse_url: str,
+    tmp_lake: str,
+    capsys: pytest.CaptureFixture[str],
+    quantity: str,
+    message: str,
+) -> None:
+    others = "invoice_number, stock_code, detail, invoice_date, unit_price, customer_id, country"
+    view = f"CREATE VIEW broken AS SELECT {others}, {quantity} AS quantity FROM retail.user_purchase"
+    execute(warehouse_url, TABLE + view)
+    assert main(warehouse_url, "--table", "broken", "--parts", "1") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: SOURCE_URL, table broken: {message}" in error
+    assert list(Path(tmp_lake).rglob("*.csv")) == []
