@@ -111,16 +111,17 @@ def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
 
 
 def require_all_there(
-    store: ObjectStore, feed: str, todo: Sequence[RawFile], history: Sequence[LedgerEntry]
+    store: ObjectStore, feed: str, new: Sequence[RawFile], history: Sequence[LedgerEntry]
 ) -> None:
     """Raise UserAnalyticsError when a file that has to be read beside others is archived.
 
     That is one with duplicates, when a file that was staged is read again: what that one no longer says, the duplicate
-    may. A file that was written anew without being another delivery is no such case.
+    may. A file that was written anew without being another delivery is no such case. new: as
+    `jobs.lake.ledger.new_files` gives them, without those that are read only beside them.
     """
     current = by_path(history)
     once_staged = {entry.path for entry in history if entry.status == STAGED}
-    if not any(f.path in once_staged and current[f.path].version != REWRITTEN for f in todo):
+    if not any(f.path in once_staged and current[f.path].version != REWRITTEN for f in new):
         return
     away = archived(store, feed)
     needed = [p for p, e in current.items() if p in away and e.status == STAGED and e.duplicates > 0]

@@ -66,6 +66,19 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     assert zone.stage().entries == ()
 
 
+def test_one_of_several_that_share_records_comes_back_alone(spark: SparkSession, tmp_lake: str) -> None:
+    zone = RawZone(spark, tmp_lake, "logs")
+    for day, name in enumerate("abc"):
+        zone.put({f"{name}.jsonl": json_lines(event("ann"), event("ann"), event(name))}, day)
+    zone.stage()
+    rows, counts = zone.rows(), zone.counts()
+    # Young is c, which the staging of a reads beside it.
+    archive(zone.run(), "logs", datetime(2024, 1, 2, 12, tzinfo=UTC))
+    restore(zone.run(), ["archive/logs/a.jsonl"])
+    assert [entry.path for entry in zone.stage().entries] == ["raw/logs/a.jsonl", "raw/logs/c.jsonl"]
+    assert (zone.rows(), zone.counts()) == (rows, counts)
+
+
 class Interrupted(LocalStore):
     """A lake in which something else happens the moment that a file is opened or removed."""
 
