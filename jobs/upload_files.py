@@ -3,7 +3,8 @@
 Grain:    one object per file, `raw/<feed>/[<folder>/]<name>`.
 Inputs:   files, or folders with files in them.
 Outputs:  the same bytes in the lake, multipart where they are large, checked by SHA-256. Run tables.
-Re-run:   a file that is there with the same content is left alone; with other content it is refused unless --replace.
+Re-run:   a file that is there, or in the archive, with the same content is left alone; one that is there with other
+          content is refused unless --replace.
 Example:  python -m jobs upload logs events-2026-11-20.jsonl.gz
 """
 
@@ -19,6 +20,7 @@ from jobs.context import job_main, open_run, parser
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds import FEEDS
+from jobs.lake.archive import as_archived
 from jobs.lake.objects import ObjectStore, is_hidden, sha256_of
 from jobs.runs import recorded
 from jobs.settings import Settings
@@ -50,6 +52,10 @@ def upload(
         if there == sha256:
             unchanged.append(target)
             log.info("upload: %s is there already, unchanged", target)
+            continue
+        if there is None and store.digest(as_archived(target)) == sha256:
+            unchanged.append(target)
+            log.info("upload: %s is in the archive, unchanged", target)
             continue
         if there is not None and not replace:
             refused.append(target)

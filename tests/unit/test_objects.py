@@ -99,6 +99,20 @@ def test_upload_takes_files_and_folders_and_leaves_what_is_there(store: LocalSto
     assert (second.uploaded, second.unchanged) == ((), first.uploaded[:2])
 
 
+def test_upload_leaves_alone_what_is_archived_and_takes_its_correction(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    a.write_text("a")
+    b.write_text("b")
+    for file in (a, b):
+        put(store, file, f"archive/logs/{file.name}")
+    b.write_text("other")
+    result = upload(store, "logs", [a, b])
+    assert (result.unchanged, result.uploaded) == (("raw/logs/a.jsonl",), ("raw/logs/b.jsonl",))
+    assert [file.path for file in store.list("raw")] == ["raw/logs/b.jsonl"]
+
+
 def test_upload_refuses_other_content_after_sending_the_rest(store: LocalStore, tmp_path: Path) -> None:
     a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     a.write_text("a")
