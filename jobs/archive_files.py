@@ -26,6 +26,8 @@ from jobs.run_all import feed_names
 from jobs.runs import recorded
 from jobs.settings import Settings
 
+MAX_DAYS = 36_500
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Archive or restore; the arguments are those of `--help`."""
@@ -45,15 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        if options.older_than is not None and options.older_than < 0:
-            raise ConfigurationError("archive: --older-than counts days, from 0 on")
+        if options.older_than is not None and not 0 <= options.older_than <= MAX_DAYS:
+            raise ConfigurationError(f"archive: --older-than counts days, from 0 to {MAX_DAYS:,}")
         if options.restore and options.dry_run:
             raise ConfigurationError("archive: --dry-run goes with --older-than")
         moved: list[tuple[str, int]] = []
         with open_run("archive", Settings.from_env()) as run, recorded(run), run.step("archive") as detail:
             if options.restore:
-                restore(run, options.restore)
-                moved = [(path, 0) for path in options.restore]
+                moved = [(path, 0) for path in restore(run, options.restore)]
             else:
                 before = run.started_at - timedelta(days=options.older_than)
                 for feed in options.feeds:

@@ -39,13 +39,16 @@ def upload(
 ) -> UploadResult:
     """Store files below `raw/<feed>/<folder>`.
 
-    Raises ConfigurationError for a path that does not exist or whose name Spark would pass over, before anything is
+    Raises ConfigurationError for a path that does not exist or whose name Spark would not read, before anything is
     sent; UserAnalyticsError, after all others were sent, for files that are there with other content.
     """
-    sources = _sources(paths)
+    below = "/".join(part for part in ("raw", feed, folder.strip("/")) if part)
+    sources = [(source, f"{below}/{name}") for source, name in _sources(paths)]
+    for source, target in sources:
+        if problem := store.problem_of_name(target):
+            raise ConfigurationError(f"upload: {str(source)!a}: {problem}; rename it")
     uploaded, unchanged, refused = [], [], []
-    for source, name in sources:
-        target = "/".join(part for part in ("raw", feed, folder.strip("/"), name) if part)
+    for source, target in sources:
         with source.open("rb") as stream:
             sha256 = sha256_of(stream)
         there = store.digest(target)

@@ -69,13 +69,13 @@ def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool 
     return chosen
 
 
-def restore(run: RunContext, paths: Sequence[str]) -> None:
+def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
     """Bring archived files back. The next staging reads them again, as delivered when they were, to the same end.
 
-    paths: as they are in the archive, or as they were in `raw/`. Raises ConfigurationError, before anything is moved,
-    when one is not in the archive or its place in `raw/` is taken.
+    Gives their paths below `raw/`. paths: as they are in the archive, or as they were in `raw/`. Raises
+    ConfigurationError, before anything is moved, when one is not in the archive or its place in `raw/` is taken.
     """
-    wanted = [as_raw(path) for path in paths]
+    wanted = list(dict.fromkeys(as_raw(path) for path in paths))
     for path in wanted:
         parts = path.split("/")
         if parts[0] != RAW or len(parts) < 3 or ".." in parts:
@@ -90,6 +90,7 @@ def restore(run: RunContext, paths: Sequence[str]) -> None:
         with run.locks.hold(f"staging/{feed}"):
             note_rewriting(run, feed, [path])
             _move(run.store, as_archived(path), path, overwrite=False)
+    return wanted
 
 
 def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:

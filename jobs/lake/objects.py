@@ -25,6 +25,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from jobs.console import log
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.settings import Settings
 
@@ -53,7 +54,10 @@ class ObjectStore(Protocol):
         """Raise ConfigurationError if the lake cannot be reached or written with these settings."""
 
     def list(self, prefix: str) -> Iterator[RawFile]:
-        """Every file below the prefix, in order of path, except names that begin with `_` or `.`."""
+        """Every file below the prefix, in order of path, except those that are hidden or whose name is not UTF-8."""
+
+    def problem_of_name(self, path: str) -> str | None:
+        """Why Spark could not read a file of this name from here, None when it can."""
 
     def open(self, path: str) -> IO[bytes]:
         """A stream of the file's bytes, read as far as the caller reads."""
@@ -101,6 +105,14 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(("_", ".")) for part in path.split("/"))
 
 
+def _not_utf8(path: str) -> str | None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "the name is not UTF-8"
+    return None
+
+
 class LocalStore:
     """A lake in a local folder."""
 
@@ -123,13 +135,25 @@ class LocalStore:
             path = file.relative_to(self.root).as_posix()
             if is_hidden(path):
                 continue
-            stat = file.stat()
+            if problem := _not_utf8(path):
+                log.warning("%a: %s; left out, rename it", path, problem)
+                continue
+            try:
+                stat = file.stat()
+            except FileNotFoundError:  # since the look at the folder
+                continue
             yield RawFile(
                 path=path,
                 size=stat.st_size,
                 modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
                 version=f"{stat.st_size}-{stat.st_mtime_ns}",
             )
+
+    def problem_of_name(self, path: str) -> str | None:
+        # Hadoop takes what stands before it for the scheme of an address; in a folder's name it does not.
+        if ":" in path.rpartition("/")[2]:
+            return "Spark cannot read a file with a colon in its name from a folder"
+        return _not_utf8(path)
 
     def open(self, path: str) -> IO[bytes]:
         return (self.root / path).open("rb")
@@ -157,7 +181,7 @@ class LocalStore:
                 out.flush()
                 os.fsync(out.fileno())
             if digest.hexdigest() != sha256:
-                raise OSError(f"{source} changed while it was being uploaded; upload it again")
+                raise UserAnalyticsError(f"{source} changed while it was being uploaded; upload it again")
             shutil.copymode(source, part)
             if replace:
                 part.replace(target)
@@ -235,6 +259,9 @@ class S3Store:
                 if path.endswith("/") or is_hidden(path):
                     continue
                 yield RawFile(path, item["Size"], item["LastModified"], item["ETag"].strip('"'))
+
+    def problem_of_name(self, path: str) -> str | None:
+        return _not_utf8(path)
 
     def open(self, path: str) -> IO[bytes]:
         # In a `with` of its own, the body gives the connection's stream, which counts as closed at its end.

@@ -58,12 +58,19 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
             restore(zone.run(), [path])
     zone.folder.joinpath("a.jsonl").unlink()
 
-    restore(zone.run(), ["archive/logs/sub/b.jsonl", "raw/logs/a.jsonl"])
+    asked_for = ["archive/logs/sub/b.jsonl", "raw/logs/a.jsonl", "archive/logs/a.jsonl"]
+    assert restore(zone.run(), asked_for) == ["raw/logs/sub/b.jsonl", "raw/logs/a.jsonl"]
     assert below("archive") == []
     assert {entry.path for entry in zone.stage().entries} == {"raw/logs/a.jsonl", "raw/logs/sub/b.jsonl"}
     assert (zone.rows(), zone.counts()) == (rows, counts)
     assert zone.ledger()["a.jsonl"].modified_at == datetime(2024, 1, 1, tzinfo=UTC)
     assert zone.stage().entries == ()
+
+
+@pytest.mark.parametrize("days", ["-1", "1000000", "99999999999"])
+def test_an_age_is_a_number_of_days_that_there_were(days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["archive", "--older-than", days]) == 2
+    assert "--older-than counts days, from 0 to 36,500" in capsys.readouterr().err
 
 
 def test_one_of_several_that_share_records_comes_back_alone(spark: SparkSession, tmp_lake: str) -> None:

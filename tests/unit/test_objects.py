@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_a_taken_name_is_refused_unless_it_may_be_replaced(store: LocalStore, so
 def test_a_file_that_changes_on_the_way_is_not_stored_and_leaves_nothing(
     store: LocalStore, source: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(OSError, match="changed while it was being uploaded"):
+    with pytest.raises(UserAnalyticsError, match="changed while it was being uploaded"):
         put(store, source, "raw/logs/a", sha256="0" * 64)
     assert [p for p in (tmp_path / "lake").rglob("*") if p.is_file()] == []
 
@@ -73,6 +74,24 @@ def test_hidden_names_and_half_written_files_are_not_listed(store: LocalStore, t
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
     assert [file.path for file in store.list("raw")] == ["raw/logs/a", "raw/logs/b", "raw/logs/sub/c"]
+
+
+def test_a_name_that_is_not_utf_8_is_left_out_with_a_warning(
+    store: LocalStore, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (os.fsdecode(b"caf\xe9.jsonl"), "café.jsonl"):
+        put(store, source, f"raw/logs/{name}")
+    assert [file.path for file in store.list("raw")] == ["raw/logs/café.jsonl"]
+    assert caplog.messages == [r"'raw/logs/caf\udce9.jsonl': the name is not UTF-8; left out, rename it"]
+
+
+def test_a_file_that_goes_while_others_are_listed_is_not_there(store: LocalStore, source: Path) -> None:
+    for name in "abc":
+        put(store, source, f"raw/logs/{name}")
+    files = store.list("raw")
+    assert next(files).path == "raw/logs/a"
+    store.delete("raw/logs/b")
+    assert [file.path for file in files] == ["raw/logs/c"]
 
 
 def test_a_lake_that_is_a_file_is_a_wrong_setting(tmp_path: Path) -> None:
@@ -130,12 +149,13 @@ def test_upload_refuses_other_content_after_sending_the_rest(store: LocalStore, 
 
 def test_upload_sends_nothing_when_a_path_is_wrong(store: LocalStore, tmp_path: Path) -> None:
     good, hidden, empty = tmp_path / "good.jsonl", tmp_path / "_hidden.jsonl", tmp_path / "empty"
-    other = tmp_path / "other" / "good.jsonl"
+    other, colon = tmp_path / "other" / "good.jsonl", tmp_path / "2024-01-01T10:00:00.jsonl"
+    latin = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
     empty.mkdir()
     other.parent.mkdir()
-    for file in (good, hidden, other):
+    for file in (good, hidden, other, colon, latin):
         file.write_text("x")
-    for wrong in (hidden, empty, other, tmp_path / "missing.jsonl"):
+    for wrong in (hidden, empty, other, colon, latin, tmp_path / "missing.jsonl"):
         with pytest.raises(ConfigurationError):
             upload(store, "logs", [good, wrong])
     assert list(store.list("raw")) == []
