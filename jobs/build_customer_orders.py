@@ -2,7 +2,7 @@
 
 Grain:    one row per order; orders without a customer, or of an unknown one, are rows as well, flagged.
 Inputs:   `staging/customers` and `staging/orders`, by way of the intermediates of enrich-customers and measure-orders,
-          which are made here where they are not there.
+          which are made here where they are not there, or were made from other versions.
 Outputs:  Delta table `marts/customer_orders`.
 Re-run:   safe at any time; the table's log says which versions it was made from. An order or a customer may move many
           rows (a segment depends on all orders of the customer), so all are computed, and those that differ written.
@@ -31,7 +31,7 @@ MART = "customer_orders"
 def build_customer_orders(run: RunContext) -> bool:
     """Bring customer_orders up to the present staged customers and orders. Gives whether there was anything to do."""
     source = staged(run)
-    if not source.orders.exists():
+    if not source.orders.is_there:
         log.info("customer orders: no orders staged yet")
         return False
     mart = mart_table(run, declared(MART)).ensure()
@@ -39,7 +39,7 @@ def build_customer_orders(run: RunContext) -> bool:
         log.info("customer orders: up to date")
         return False
     with run.heartbeat("customer orders"):
-        rows = customer_orders(enrich_customers(run), measure_orders(run))
+        rows = customer_orders(enrich_customers(run, source), measure_orders(run, source))
         bring_to(run, mart, rows, declared(MART).primary_key, source.name, source.version)
     log.info("customer orders: built")
     return True

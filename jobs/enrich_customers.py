@@ -28,58 +28,72 @@ from jobs.transforms.customers import enriched_customers
 
 
 @dataclass(frozen=True)
+class StagedVersion:
+    """A staged feed at one version, whatever is staged meanwhile. One that brought nothing yet has no rows and no id.
+
+    name: of this version of this table.
+    """
+
+    table: LakeTable
+    table_id: str | None = None
+    version: int = 0
+
+    @property
+    def is_there(self) -> bool:
+        return self.table_id is not None
+
+    @property
+    def name(self) -> str:
+        return f"{self.table_id or 'none'}-{self.version}"
+
+    def read(self, run: RunContext) -> DataFrame:
+        """Its rows, which are noted as read by the present step."""
+        if not self.is_there:
+            return local_rows(self.table.spark, [], self.table.schema)
+        run.note_table_read(self.table, self.version)
+        return self.table.read(self.version)
+
+
+@dataclass(frozen=True)
 class Staged:
-    """The staged feeds of customers and orders. A feed that brought nothing yet has no rows.
+    """The staged feeds of customers and orders, each at one version.
 
     name: of this pair of tables. version: of both, greater when either has changed.
     """
 
-    customers: LakeTable
-    orders: LakeTable
+    customers: StagedVersion
+    orders: StagedVersion
 
     @property
     def name(self) -> str:
-        return "-".join(table.table_id() if table.exists() else "none" for table in self._tables)
+        return f"customers and orders:{self.customers.table_id or 'none'}-{self.orders.table_id or 'none'}"
 
     @property
     def version(self) -> int:
-        return sum(table.version() for table in self._tables if table.exists())
-
-    def note_read(self, run: RunContext, *tables: LakeTable) -> None:
-        """Say which of the two the present step read, as far as they are there."""
-        for table in tables:
-            if table.exists():
-                run.note_table_read(table)
-
-    def customer_rows(self) -> DataFrame:
-        return _rows(self.customers)
-
-    def order_rows(self) -> DataFrame:
-        return _rows(self.orders)
-
-    @property
-    def _tables(self) -> tuple[LakeTable, LakeTable]:
-        return self.customers, self.orders
-
-
-def _rows(table: LakeTable) -> DataFrame:
-    return table.read() if table.exists() else local_rows(table.spark, [], table.schema)
+        return self.customers.version + self.orders.version
 
 
 def staged(run: RunContext) -> Staged:
-    """The staged feeds of a run's lake."""
-    return Staged(*(staging_table(run, feed) for feed in (CUSTOMERS, ORDERS)))
+    """The staged feeds of a run's lake, at their present versions."""
+    return Staged(*(_newest(staging_table(run, feed)) for feed in (CUSTOMERS, ORDERS)))
 
 
-def enrich_customers(run: RunContext) -> DataFrame:
-    """Customers with age group and segment, see `jobs.transforms.customers.enriched_customers`."""
-    source = staged(run)
+def _newest(table: LakeTable) -> StagedVersion:
+    return StagedVersion(table, table.table_id(), table.version()) if table.exists() else StagedVersion(table)
+
+
+def enrich_customers(run: RunContext, source: Staged | None = None) -> DataFrame:
+    """Customers with age group and segment, see `jobs.transforms.customers.enriched_customers`.
+
+    source: by default what is staged now.
+    """
+    source = source or staged(run)
+    customers, orders = source.customers, source.orders
 
     def make() -> DataFrame:
-        source.note_read(run, source.customers, source.orders)
-        return enriched_customers(source.customer_rows(), source.order_rows())
+        return enriched_customers(customers.read(run), orders.read(run))
 
-    return intermediate(run, "enriched_customers", f"{source.name}-{source.version}", make)
+    return intermediate(run, "enriched_customers", f"{customers.name}-{orders.name}", make)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,22 +15,20 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame
 
 from jobs.context import RunContext, job_main, open_run, parser
-from jobs.enrich_customers import staged
+from jobs.enrich_customers import Staged, staged
 from jobs.lake.intermediates import intermediate
 from jobs.runs import recorded
 from jobs.settings import Settings
 from jobs.transforms.customers import order_metrics
 
 
-def measure_orders(run: RunContext) -> DataFrame:
-    """Orders with their amount and size, see `jobs.transforms.customers.order_metrics`."""
-    source = staged(run)
+def measure_orders(run: RunContext, source: Staged | None = None) -> DataFrame:
+    """Orders with their amount and size, see `jobs.transforms.customers.order_metrics`.
 
-    def make() -> DataFrame:
-        source.note_read(run, source.orders)
-        return order_metrics(source.order_rows())
-
-    return intermediate(run, "measured_orders", f"{source.name}-{source.version}", make)
+    source: by default what is staged now.
+    """
+    orders = (source or staged(run)).orders
+    return intermediate(run, "measured_orders", orders.name, lambda: order_metrics(orders.read(run)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ SEED = 7
 def train_segments(run: RunContext, seed: int = SEED) -> bool:
     """Train on the present customers and write the results. Gives whether there was anything to do."""
     source = staged(run)
-    if not source.customers.exists():
+    if not source.customers.is_there:
         log.info("segments: no customers staged yet")
         return False
     made_from = {"tables": source.name, "version": source.version}
@@ -40,7 +40,7 @@ def train_segments(run: RunContext, seed: int = SEED) -> bool:
         log.info("segments: up to date")
         return False
     with run.heartbeat("segments"):
-        results = train_and_measure(enrich_customers(run), seed)
+        results = train_and_measure(enrich_customers(run, source), seed)
     if results is None:
         log.warning("segments: too few customers, or all in one segment; nothing was trained")
         return False

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import analyze_orders as analysis_job
@@ -120,6 +120,36 @@ def test_a_build_that_failed_goes_on_from_its_intermediates(
     build_customer_orders(lake.run())
     assert measure_orders(lake.run()).inputFiles() == measured
     assert lake.values("customer_orders", "is_customer_known") == [False]
+
+
+def test_orders_that_are_staged_during_a_build_are_all_in_the_next_one(
+    spark: SparkSession, tmp_lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(spark, tmp_lake)
+    lake.stage(CUSTOMERS, 1, ANN)
+    lake.stage(ORDERS, 1, SMALL[0])
+
+    def built() -> list[tuple[object, object]]:
+        assert build_customer_orders(lake.run()) is True
+        rows = lake.mart("customer_orders").read().orderBy("order_id")
+        return [tuple(row) for row in rows.select("order_id", "customer_segment").collect()]
+
+    # By another run, after this one has enriched the customers: neither their segments nor the orders know of it …
+    def stage_and_measure(*arguments: Any) -> DataFrame:
+        lake.stage(ORDERS, 2, LARGE)
+        return measure_orders(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.build_customer_orders.measure_orders", stage_and_measure)
+        assert built() == [("o10", "Basic")]
+    # … nor does the table's log claim it.
+    assert built() == [("o1", "Standard"), ("o10", "Standard")]
+
+    # The same between the tasks of a DAG.
+    enrich_customers(lake.run())
+    lake.stage(ORDERS, 3, SMALL[1], SMALL[2], FIFTH)
+    measure_orders(lake.run())
+    assert built() == [(order, "Premium") for order in ("o1", "o10", "o11", "o12", "o2")]
 
 
 def test_analysis(spark: SparkSession, tmp_lake: str) -> None:
