@@ -36,7 +36,7 @@ def analyze_orders(run: RunContext) -> bool:
         return False
     mart = mart_table(run, declared(MART)).ensure()
     source, version = source_mark(CUSTOMER_ORDERS, orders), orders.version()
-    if mart.applied(source) == version:
+    if mart.has_applied(source, version):
         log.info("order analysis: up to date")
         return False
     with run.heartbeat("order analysis"):

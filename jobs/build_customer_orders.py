@@ -35,7 +35,7 @@ def build_customer_orders(run: RunContext) -> bool:
         log.info("customer orders: no orders staged yet")
         return False
     mart = mart_table(run, declared(MART)).ensure()
-    if mart.applied(source.name) == source.version:
+    if mart.has_applied(source.name, source.version):
         log.info("customer orders: up to date")
         return False
     with run.heartbeat("customer orders"):

@@ -166,3 +166,12 @@ def vacuum(spark: SparkSession, uri: str) -> None:
     }
     with session_settings(spark, settings):
         spark.sql(f"VACUUM delta.`{uri}` RETAIN 0 HOURS")
+
+
+def put_back(spark: SparkSession, uri: str, versions: int = 1) -> None:
+    """Put a table back by so many versions, as from a backup."""
+    commits = sorted((Path(uri) / "_delta_log").glob("*.json"))
+    for commit in commits[-versions:]:
+        for file in commit.parent.glob(f"{commit.stem}.*"):
+            file.unlink()
+    spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()

@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 
 from jobs.console import log
 from jobs.context import RunContext
-from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.lake.tables import Lake, LakeTable
 from jobs.settings import Settings
@@ -68,16 +67,14 @@ def source_mark(name: str, source: LakeTable) -> str:
 def changes_since(
     mart: LakeTable, name: str, source: LakeTable, key: tuple[str, ...]
 ) -> SourceChanges | None:
-    """What the mart has not applied yet of the source; None when it is up to date."""
-    version = source.version()
-    applied = mart.applied(source_mark(name, source))
-    if applied == version:
+    """What the mart has not applied yet of the source; None when it is up to date.
+
+    Raises UserAnalyticsError when it has applied a later version than there is, see `LakeTable.has_applied`.
+    """
+    version, mark = source.version(), source_mark(name, source)
+    if mart.has_applied(mark, version):
         return None
-    if applied is not None and applied > version:
-        raise UserAnalyticsError(
-            f"{mart.uri}: made from version {applied} of staged {name}, of which only {version} are there. Was "
-            "staging restored from a backup? Move the mart away and run again to make it anew"
-        )
+    applied = mart.applied(mark)
     if applied is not None:
         try:
             rows, only_inserts = source.changes(applied, version, key)

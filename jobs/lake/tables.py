@@ -140,6 +140,21 @@ class LakeTable:
         """The version of a source that the last `append` or `merge` naming it had applied; None if none had."""
         return self._log().transaction_version(source)
 
+    def has_applied(self, source: str, version: int) -> bool:
+        """Whether this version of a source is the one that was applied last.
+
+        Raises UserAnalyticsError when it was a later one: Delta would skip what is made from this one in silence.
+        """
+        applied = self.applied(source)
+        if applied is not None and applied > version:
+            zone, name = self.uri.split("/")[-2:]
+            raise UserAnalyticsError(
+                f"{self.uri}: made from version {applied} of {source.partition(':')[0]}, of which only {version} are "
+                f"there. Was the lake restored from a backup? `user-analytics reset {zone}/{name}` removes the table "
+                "and those that are built with it, `user-analytics reset marts` all; the next run makes them anew"
+            )
+        return applied == version
+
     def few_rows(self) -> pa.Table:
         """All rows of a small table, without Spark."""
         with self._readable():
@@ -223,7 +238,12 @@ class LakeTable:
         return bool(commit["operation"] == "WRITE" and commit["operationParameters"].get("mode") == "Append")
 
     def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:
-        """Append rows in one commit. With a source and version, the commit happens once however often it is tried."""
+        """Append rows in one commit. With a source and version, the commit happens once however often it is tried.
+
+        Raises UserAnalyticsError when a later version of the source was applied, see `has_applied`.
+        """
+        if self._is_done(source, version):
+            return
         aligned = self._aligned(rows)
         few = if_few(aligned)
         if few is not None:
@@ -252,8 +272,10 @@ class LakeTable:
     ) -> None:
         """MERGE rows, known as `s`, into this table, known as `t`, in one commit. clauses: adds what to do when.
 
-        With a source and version, the commit happens once however often it is tried.
+        With a source and version, the commit happens once however often it is tried, as that of `append`.
         """
+        if self._is_done(source, version):
+            return
         require_lock_not_lost(self.uri)
         spark = self.spark
         if source is not None:
@@ -265,10 +287,15 @@ class LakeTable:
         clauses(begun).execute()
 
     def overwrite(self, rows: DataFrame, source: str, version: int) -> None:
-        """Replace all rows in one commit, once."""
+        """Replace all rows in one commit, which happens once however often it is tried, as that of `append`."""
+        if self._is_done(source, version):
+            return
         require_lock_not_lost(self.uri)
         writer = self._aligned(rows).write.format("delta").mode("overwrite")
         writer.option("txnAppId", source).option("txnVersion", str(version)).save(self.uri)
+
+    def _is_done(self, source: str | None, version: int | None) -> bool:
+        return source is not None and version is not None and self.has_applied(source, version)
 
     def changes(self, after: int, until: int, key: Sequence[str]) -> tuple[DataFrame, bool]:
         """What became of each key in the versions after..until; `after` itself is excluded.

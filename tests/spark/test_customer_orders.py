@@ -16,15 +16,18 @@ from jobs import analyze_orders as analysis_job
 from jobs.analyze_orders import analyze_orders
 from jobs.build_customer_orders import build_customer_orders
 from jobs.enrich_customers import enrich_customers
+from jobs.errors import UserAnalyticsError
 from jobs.feeds.customers import CUSTOMERS
 from jobs.feeds.orders import ORDERS
 from jobs.generate_customer_orders import generate_customer_orders
 from jobs.lake.intermediates import remove_intermediates
 from jobs.measure_orders import measure_orders
 from jobs.models.segments import train_and_measure
+from jobs.origins import origin_of
+from jobs.reset_marts import reset_marts
 from jobs.train_segments import train_segments
 from jobs.transforms.customers import age_group
-from tests.lakes import Lake
+from tests.lakes import Lake, put_back
 from tests.staging import RawZone
 
 pytestmark = pytest.mark.spark
@@ -150,6 +153,30 @@ def test_orders_that_are_staged_during_a_build_are_all_in_the_next_one(
     lake.stage(ORDERS, 3, SMALL[1], SMALL[2], FIFTH)
     measure_orders(lake.run())
     assert built() == [(order, "Premium") for order in ("o1", "o10", "o11", "o12", "o2")]
+
+
+def test_staging_that_was_restored_stops_the_build(spark: SparkSession, tmp_lake: str) -> None:
+    lake = Lake(spark, tmp_lake)
+    for file, order in enumerate((LARGE, MEDIUM)):
+        lake.stage(ORDERS, file, order)
+    build_customer_orders(lake.run())
+    analyze_orders(lake.run())
+    put_back(spark, lake.staged(ORDERS).uri)
+    with pytest.raises(
+        UserAnalyticsError,
+        match=r"made from version 2 of customers and orders, of which only 1 .*reset marts/customer_orders`",
+    ):
+        build_customer_orders(lake.run())
+    reset_marts(lake.run(), [origin_of("customer_orders")])
+    assert build_customer_orders(lake.run()) is True
+    assert lake.values("customer_orders", "order_id") == ["o1"]
+    analyze_orders(lake.run())
+    # A backup of the mart itself is one, too.
+    put_back(spark, lake.mart("customer_orders").uri)
+    with pytest.raises(
+        UserAnalyticsError, match=r"from version 1 of customer_orders.*reset marts/order_anal"
+    ):
+        analyze_orders(lake.run())
 
 
 def test_analysis(spark: SparkSession, tmp_lake: str) -> None:

@@ -19,13 +19,15 @@ from pyspark.sql import functions as F
 import jobs.build_users as job
 from jobs.build_users import build_users
 from jobs.errors import RejectedShareExceeded, UserAnalyticsError
-from jobs.feeds.users import ATTRIBUTES
+from jobs.feeds.users import ATTRIBUTES, USERS
 from jobs.lake.marts import chosen_columns, declared
+from jobs.origins import origin_of
+from jobs.reset_marts import reset_marts
 from jobs.settings import Settings
 from jobs.transforms.keys import hash_id
 from jobs.transforms.parsing import email_address, timestamp_or_date
 from jobs.transforms.users import users_history
-from tests.lakes import Lake, all_rows_are_many
+from tests.lakes import Lake, all_rows_are_many, put_back
 from tests.records import MD5, USER_HEADER, csv_text, user, users
 from tests.staging import RawZone, balanced
 
@@ -200,6 +202,26 @@ def test_a_run_killed_between_the_two_tables_goes_on(
     (Path(killed.lake.folder) / "marts" / "users_history").rename(tmp_path / "away")
     assert killed.bring() is True
     assert killed.tables() == clean.tables()
+
+
+def test_staging_that_was_restored_stops_the_build_until_both_tables_are_reset(
+    spark: SparkSession, tmp_lake: str
+) -> None:
+    lake = Users(spark, tmp_lake)
+    for day in (1, 2, 3):
+        lake.bring(day, **{f"file-{day}": users(ann(f"status {day}", day))})
+    put_back(spark, lake.lake.staged(USERS).uri, versions=2)
+    # Without the history alone, the next build would make it anew, and leave users as it is.
+    shutil.rmtree(lake.lake.mart("users_history").uri)
+    with pytest.raises(
+        UserAnalyticsError,
+        match=r"marts/users: made from version 3 of users, of which only 2 are.*`user-analytics reset marts/users`",
+    ):
+        lake.bring(4, other=users(user("b@x.org", updated_at=4)))
+    reset_marts(lake.lake.run(), [origin_of("users")])
+    assert lake.bring() is True
+    assert lake.now() == ["ann@x.org status 1 1.3.", "b@x.org active 4.3."]
+    assert lake.history() == ["ann@x.org 1: status 1 1.3.", "b@x.org 1: active 4.3."]
 
 
 FILES = {
