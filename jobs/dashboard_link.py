@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
+
+from psycopg2.extensions import parse_dsn
 
 from jobs.console import table
 from jobs.context import job_main, parser
 from jobs.errors import ConfigurationError
-from jobs.settings import Settings
+from jobs.settings import Settings, hosts_and_ports
 from jobs.warehouse.declarations import views
 
 # Looker Studio's Linking API: makes a report with the view as its data source.
@@ -48,11 +50,13 @@ def dashboard_links(settings: Settings) -> str:
         raise ConfigurationError(
             "the embedded warehouse runs only while a job does; publish to a PostgreSQL or BigQuery with WAREHOUSE_URL"
         )
+    parts = parse_dsn(settings.warehouse_url)
+    servers = hosts_and_ports(parts)
     values = [
-        ("host name", address.hostname),
-        ("port", str(address.port or 5432)),
-        ("database", unquote(address.path.strip("/"))),
-        ("user name", unquote(address.username or "")),
+        ("host name", " or ".join(host for host, _ in servers)),
+        ("port", " or ".join(dict.fromkeys(port or "5432" for _, port in servers))),
+        ("database", parts.get("dbname", "")),
+        ("user name", parts.get("user", "")),
         ("password", "(yours)"),
     ]
     return "\n".join(

@@ -34,7 +34,7 @@ from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds.purchases import PURCHASES
 from jobs.lake.objects import ObjectStore, sha256_of
 from jobs.runs import recorded
-from jobs.settings import Settings, without_password
+from jobs.settings import Settings, postgresql_url, without_password
 
 DEFAULT_TABLE = "retail.user_purchase"
 TABLE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
@@ -170,9 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        url = os.environ.get("SOURCE_URL", "").strip()
-        if not url.startswith(("postgresql://", "postgres://")):
-            raise ConfigurationError("SOURCE_URL is not set to postgresql://user:password@host:port/database")
+        given = os.environ.get("SOURCE_URL", "").strip()
+        if not given:
+            raise ConfigurationError(
+                "SOURCE_URL is not set; give postgresql://user:password@host:port/database"
+            )
+        url = postgresql_url("SOURCE_URL", given)
         day = options.date or datetime.now(UTC).date()
         with (
             open_run(name := "extract-purchases", Settings.from_env()) as run,

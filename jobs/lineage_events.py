@@ -28,8 +28,7 @@ from jobs.console import log
 from jobs.context import RunContext, Step, root_cause
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError
-from jobs.provenance import without_credentials
-from jobs.settings import Settings
+from jobs.settings import Settings, without_credentials
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient

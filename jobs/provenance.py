@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from jobs.resources import project_root
-from jobs.settings import Settings
+from jobs.settings import Settings, without_credentials
 
 AIRFLOW = ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TASK_ID")
 # Beside those of Settings: what changes what a run does. None of them can hold a secret.
@@ -72,14 +71,6 @@ def configuration(settings: Settings, environ: Mapping[str, str] | None = None) 
         **{name: _version(name) for name in PACKAGES},
     }
     return json.dumps({name: value for name, value in known.items() if value is not None}, sort_keys=True)
-
-
-def without_credentials(url: str) -> str:
-    """An address without what stands before its @ and behind its ?, fit for everyone to see."""
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _version(package: str) -> str | None:

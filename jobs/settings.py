@@ -10,7 +10,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
 
 from jobs.errors import ConfigurationError
 
@@ -85,9 +88,71 @@ class Settings:
         return f"Settings(lake_uri={self.lake_uri!r}, warehouse={without_password(self.warehouse_url)!r})"
 
 
+def postgresql_url(variable: str, value: str, others: str = "") -> str:
+    """The address in a variable, once it is sure which part of it is the password. others: forms to name beside.
+
+    Raises ConfigurationError naming the variable; of the value it shows the scheme at most, because what is malformed
+    may be the password, which PostgreSQL's own messages quote.
+    """
+    found = re.match(r"\w+://", value)
+    begin = f"{variable}={found[0] if found else ''}…"
+    if begin not in (f"{variable}=postgresql://…", f"{variable}=postgres://…"):
+        raise ConfigurationError(f"{begin}: expected postgresql://user:password@host:port/database{others}")
+    # As PostgreSQL does: what stands before the first @ is the user, unless a / comes first.
+    _, user, rest = re.split(r"^\w+://(?:([^@/]*)@)?", value, maxsplit=1)
+    if re.search(r"[][?#\s]|:.*:", user or "") or "@" in rest.partition("?")[0]:
+        raise ConfigurationError(
+            f"{begin}: user or password hold characters that have a meaning in an address; "
+            "write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23"
+        )
+    try:
+        ports = parse_dsn(value).get("port", "").split(",")
+    except psycopg2.ProgrammingError:
+        raise ConfigurationError(
+            f"{begin}: PostgreSQL cannot read this address; in user and password write % as %25, around the colons of "
+            "an IPv6 address [ ], and behind ? only options that PostgreSQL knows, as name=value"
+        ) from None
+    if not all(re.fullmatch(r"\d{0,5}", port) for port in ports):
+        raise ConfigurationError(
+            f"{begin}: the port is no number; is the host missing in postgresql://user:password@host:port/database?"
+        )
+    return value
+
+
+def hosts_and_ports(parts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The servers that the parts of an address name, in order; an empty text for what is left to PostgreSQL."""
+    hosts = (parts.get("host") or parts.get("hostaddr", "")).split(",")
+    ports = parts.get("port", "").split(",")
+    return list(zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True))
+
+
+def without_credentials(url: str) -> str:
+    """The same address without user, password and options, fit for everyone to see."""
+    if _is_postgresql(url):
+        return f"postgresql://{_place(parse_dsn(url))}"
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2].partition('?')[0]}" if mark else url
+
+
 def without_password(url: str) -> str:
-    """The same address with the password replaced by ***, fit for logs."""
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(//[^:/@]*):.*@", r"\1:***@", url))
+    """The same address without options, and with *** for the password, fit for logs."""
+    if not _is_postgresql(url):
+        return url
+    parts = parse_dsn(url)
+    user = quote(parts.get("user", ""), safe="") + (":***" if "password" in parts else "")
+    return f"postgresql://{user}{'@' if user else ''}{_place(parts)}"
+
+
+def _is_postgresql(url: str) -> bool:
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def _place(parts: Mapping[str, str]) -> str:
+    servers = []
+    for host, port in hosts_and_ports(parts):
+        name = f"[{host}]" if ":" in host else quote(host, safe="")
+        servers.append(f"{name}:{port}" if port else name)
+    return f"{','.join(servers)}/{quote(parts.get('dbname', ''), safe='')}"
 
 
 def _lake_uri(value: str) -> str:
@@ -125,24 +190,11 @@ def _folder(path: str) -> str:
 def _warehouse_url(value: str) -> str:
     if value.startswith("embedded:"):
         return "embedded:" + str(Path(value.removeprefix("embedded:") or "var/warehouse").absolute())
-    if value.startswith(("postgresql://", "postgres://")):
-        # PostgreSQL's own message about such an address would show a part of the password.
-        without_options = re.sub(r"\?\w+=[^?]*$", "", value)
-        found = re.match(r"\w+://[^:/@?#]*:(.*)@", without_options)
-        if found and re.search(r"[][@/?#:\s]", found[1]):
-            raise ConfigurationError(
-                f"WAREHOUSE_URL={without_password(value)!r}: the password holds characters that have a meaning in an "
-                "address; write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23"
-            )
-        return value
     if value.startswith("bigquery:"):
         if not BIGQUERY.fullmatch(value):
-            raise ConfigurationError(f"WAREHOUSE_URL={value!r}: expected bigquery://project/dataset")
+            raise ConfigurationError("WAREHOUSE_URL=bigquery:…: expected bigquery://project/dataset")
         return value
-    raise ConfigurationError(
-        f"WAREHOUSE_URL={without_password(value)!r}: expected postgresql://user:password@host:port/database, "
-        "bigquery://project/dataset or embedded:<folder>"
-    )
+    return postgresql_url("WAREHOUSE_URL", value, ", bigquery://project/dataset or embedded:<folder>")
 
 
 def _drop_secrets(value: str) -> bool:

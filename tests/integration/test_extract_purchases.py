@@ -115,7 +115,8 @@ def test_what_is_wrong_with_the_source_is_said_in_one_line_without_a_secret(
         (warehouse_url.replace(password, "wrong-word"), "short", "password authentication failed"),
         (warehouse_url.replace(port, "9"), "short", "refused"),
         ("", "short", "SOURCE_URL is not set"),
-        ("mysql://u:wrong-word@host/db", "short", "SOURCE_URL is not set"),
+        ("mysql://u:wrong-word@host/db", "short", "SOURCE_URL=mysql://…: expected postgresql://"),
+        ("postgresql://u:p@wrong-word@host/db", "short", "SOURCE_URL=postgresql://…: user or password hold"),
     ):
         assert main(url, "--table", table) == 2
         error = capsys.readouterr().err

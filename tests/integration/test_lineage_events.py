@@ -102,7 +102,7 @@ def test_a_run_tells_what_it_read_and_wrote(
     }.items():
         monkeypatch.setenv(name, value)
     secret = "pass-word-that-nobody-sees"
-    address = warehouse_url.replace("://", f"://someone:{secret}@", 1)
+    address = f"postgresql://someone:{secret}@{warehouse_url.split('@')[1]}"
     lake = Lake(spark, tmp_path / "lake", address)
     fill(lake)
     run = lake.run("run")

@@ -35,7 +35,10 @@ def wrong_urls(url: str) -> dict[str, tuple[str, str]]:
         "database": (url.replace(parts.path, "/no_such_database"), '"no_such_database" does not exist'),
         "port": (f"postgresql://{user}:{secret}@127.0.0.1:{free_port()}/x", "Connection refused"),
         "host": (f"postgresql://{user}:{secret}@no-such-host.invalid/x", "could not translate host name"),
-        "address": (f"postgresql://{user}:{secret}@{server}/x?no_such_option=1", "no_such_option"),
+        "address": (
+            f"postgresql://{user}:{secret}@{server}/x?no_such_option=1",
+            "only options that PostgreSQL knows",
+        ),
         "scheme": (f"mysql://{user}:{secret}@{server}/x", "expected postgresql://"),
         "@ in the password": (f"postgresql://{user}:{secret}@{secret}@{server}/x", "write @ as %40"),
         "/ in the password": (f"postgresql://{user}:{secret}/{secret}@{server}/x", "/ as %2F"),

@@ -45,6 +45,24 @@ def test_postgres_gives_the_values_to_type_in_without_the_password(
     assert "s3cr" not in printed
 
 
+@pytest.mark.parametrize(
+    ("address", "values"),
+    [
+        (
+            "postgresql://a.example.com:6543,b.example.com/shop?user=reader",
+            ("a.example.com or b.example.com", "6543 or 5432", "shop", "reader"),
+        ),
+        ("postgresql://me@[::1]/shop", ("::1", "5432", "shop", "me")),
+    ],
+)
+def test_what_an_address_of_postgres_may_look_like(address: str, values: tuple[str, ...]) -> None:
+    lines = dashboard_links(Settings("lake", address)).splitlines()[3:7]
+    names = ("host name", "port", "database", "user name")
+    assert [
+        line.split(maxsplit=len(name.split()))[-1] for line, name in zip(lines, names, strict=True)
+    ] == list(values)
+
+
 def test_the_embedded_warehouse_cannot_be_opened_from_outside(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard-link"]) == 2
     assert "publish to a PostgreSQL or BigQuery with WAREHOUSE_URL" in capsys.readouterr().err

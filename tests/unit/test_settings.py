@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ConfigurationError
-from jobs.settings import Settings, without_password
+from jobs.settings import Settings, postgresql_url, without_credentials, without_password
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,18 +99,70 @@ def test_printed_settings_show_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "shown", "recorded"),
     [
-        ("postgresql://user:secret@host:5432/db", "postgresql://user:***@host:5432/db"),
-        ("postgresql://user:sec@ret@host/db", "postgresql://user:***@host/db"),
-        ("postgresql://user:sec/ret:x@host/db", "postgresql://user:***@host/db"),
-        ("postgresql://user@host/db", "postgresql://user@host/db"),
-        ("postgresql://host/db?user=u&password=secret", "postgresql://host/db?user=u&password=***"),
-        ("embedded:/var/warehouse", "embedded:/var/warehouse"),
+        (
+            "postgresql://user:secret@host:5432/db",
+            "postgresql://user:***@host:5432/db",
+            "postgresql://host:5432/db",
+        ),
+        ("postgres://us%40er@host/db", "postgresql://us%40er@host/db", "postgresql://host/db"),
+        (
+            "postgresql://host/d%20b?user=u&password=sec@ret&sslpassword=secret",
+            "postgresql://u:***@host/d%20b",
+            "postgresql://host/d%20b",
+        ),
+        ("postgresql://u:p@a:1,b:2/db", "postgresql://u:***@a:1,b:2/db", "postgresql://a:1,b:2/db"),
+        ("postgresql://u@[::1]:5433/db", "postgresql://u@[::1]:5433/db", "postgresql://[::1]:5433/db"),
+        ("postgresql:///db?host=/tmp", "postgresql://%2Ftmp/db", "postgresql://%2Ftmp/db"),
+        ("embedded:/var/warehouse", "embedded:/var/warehouse", "embedded:/var/warehouse"),
+        ("bigquery://project/dataset", "bigquery://project/dataset", "bigquery://project/dataset"),
     ],
 )
-def test_a_password_is_never_shown(url: str, shown: str) -> None:
+def test_a_password_is_never_shown(url: str, shown: str, recorded: str) -> None:
+    assert Settings.from_env({"WAREHOUSE_URL": url}).warehouse_url == url
     assert without_password(url) == shown
+    assert without_credentials(url) == recorded
+
+
+@pytest.mark.parametrize(
+    ("url", "begin", "message"),
+    [
+        ("analytics:S3CRET@host:5432/db", "…", "expected postgresql://"),
+        ("host=localhost user=u password=S3CRET", "…", "expected postgresql://"),
+        ("postgres:u:S3CRET@h/db", "…", "expected postgresql://"),
+        ("postgresql:/u:S3CRET@h/db", "…", "expected postgresql://"),
+        ("mysql://u:S3CRET@h/db", "mysql://…", "expected postgresql://"),
+        ("postgresql://u:S3CRET/db", "postgresql://…", "the port is no number"),
+        ("postgresql://u:S3CRET@h/db?port=S3CRET", "postgresql://…", "the port is no number"),
+        (
+            "postgresql://u:S3CRET@h/db?no_such_option=1",
+            "postgresql://…",
+            "only options that PostgreSQL knows",
+        ),
+        ("postgresql://u:S3C%RET@h/db", "postgresql://…", "write % as %25"),
+        ("postgresql://u:S3C%00RET@h/db", "postgresql://…", "write % as %25"),
+        ("postgresql://h/db?user=u&password=S3%zzCRET", "postgresql://…", "write % as %25"),
+        ("postgresql://u:S3CRET@[::1/db", "postgresql://…", "around the colons of an IPv6 address"),
+        ("postgresql://u:S3@CRET@h/db", "postgresql://…", "write @ as %40"),
+        ("postgresql://u:S3@CRET/x@h/db", "postgresql://…", "write @ as %40"),
+        ("postgresql://u:S3/CRET@h/db", "postgresql://…", "/ as %2F"),
+        ("postgresql://u:12/S3CRET@h/db", "postgresql://…", "/ as %2F"),
+        ("postgresql://u:S3:CRET@h/db", "postgresql://…", ": as %3A"),
+        ("postgresql://u:S3#CRET@h/db", "postgresql://…", "# as %23"),
+        ("postgresql://u:S3?x=CRET@h/db", "postgresql://…", "? as %3F"),
+        ("postgresql://u:12?x=S3CRET@h/db", "postgresql://…", "? as %3F"),
+    ],
+)
+def test_of_a_malformed_address_the_scheme_is_shown_at_most(url: str, begin: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as warehouse:
+        Settings.from_env({"WAREHOUSE_URL": url})
+    with pytest.raises(ConfigurationError) as source:
+        postgresql_url("SOURCE_URL", url)
+    for variable, raised in (("WAREHOUSE_URL", warehouse), ("SOURCE_URL", source)):
+        assert str(raised.value).startswith(f"{variable}={begin}: ")
+        assert message in str(raised.value)
+        assert not re.search("S3|CRET", str(raised.value))
 
 
 def test_keys_in_the_lakes_address_are_refused_and_not_shown() -> None:
