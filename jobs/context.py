@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import itertools
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -42,6 +44,20 @@ DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)(?:\.gz)?\b")
 CANCEL_SECONDS = 5.0
 # How much text a compressed byte is taken for.
 GZIP_RATIO = 8
+# What whoever gives a path or its rights can mend.
+PATH_ERRORS = frozenset(
+    (
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    )
+)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -256,7 +272,10 @@ def job_main(body: Callable[[], int | None]) -> int:
     try:
         configure_logging(os.environ.get("LOG_FORMAT", "").strip() or "text")
         with _cleanly_stopped():
-            return body() or 0
+            code = body() or 0
+            # Not at the interpreter's exit, where nothing would be made of an error.
+            sys.stdout.flush()
+            return code
     except UserAnalyticsError as error:
         log.error("error: %s", error)
         return error.exit_code
@@ -264,6 +283,7 @@ def job_main(body: Callable[[], int | None]) -> int:
         log.error("stopped; run it again to go on")
         return 130
     except Exception as error:
+        code = 1
         # Without Java, what else went wrong follows from it, and no error of Java's can be asked for its message.
         if java_has_ended():
             message = (
@@ -273,11 +293,19 @@ def job_main(body: Callable[[], int | None]) -> int:
             message = f"Spark: {root_cause(error)}"
         elif isinstance(error, BotoCoreError | ClientError):
             message = f"LAKE_URI: the object store: {error}"
+        elif isinstance(error, BrokenPipeError):
+            # Whoever read the output has enough, as `head` has. The interpreter's exit would write the rest of it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        elif isinstance(error, OSError):
+            what = error.strerror or str(error)
+            message = what if error.filename is None else f"{error.filename}: {what}"
+            code = 2 if error.errno in PATH_ERRORS else 1
         else:
             raise
         log.error("error: %s", message)
         log.debug("", exc_info=True)
-        return 1
+        return code
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, root_cause
-from jobs.errors import ConfigurationError, RejectedShareExceeded, RuleFailed
+from jobs.errors import RejectedShareExceeded, RuleFailed
 from jobs.lake.results import FOLDER, write_text
 from jobs.quality.page import page
 from jobs.quality.report import Report, collect_report
-from jobs.reports import add_json, print_json, print_lines
+from jobs.reports import add_json, print_json, print_lines, require_writable
 from jobs.settings import Settings
 
 REPORTS = "reports"
@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        if options.output and not options.output.parent.is_dir():
-            raise ConfigurationError(f"--output {options.output}: there is no folder {options.output.parent}")
+        if options.output:
+            require_writable("--output", options.output)
         with open_run("report", Settings.from_env(), quick=True) as run:
             report = collect_report(run, options.run, options.since)
             if options.json:

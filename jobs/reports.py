@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from jobs.console import table
+from jobs.errors import ConfigurationError
 
 # The longest path of a file that `etl_files` has.
 PATH = 1024
@@ -17,6 +20,16 @@ PATH = 1024
 def add_json(arguments: argparse.ArgumentParser) -> None:
     """Add `--json`, the same for every command that answers a question."""
     arguments.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def require_writable(option: str, file: Path) -> None:
+    """Raise ConfigurationError, before there is work to lose, if an option names a file that cannot be written."""
+    if not file.parent.is_dir():
+        raise ConfigurationError(f"{option} {file}: there is no folder {file.parent}")
+    if file.is_dir():
+        raise ConfigurationError(f"{option} {file}: is a folder; name a file")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ConfigurationError(f"{option} {file}: no permission to write there")
 
 
 def print_json(document: dict[str, Any]) -> None:

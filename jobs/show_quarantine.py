@@ -24,7 +24,6 @@ from pyspark.sql import DataFrame
 
 from jobs.console import log
 from jobs.context import job_main, open_run, parser
-from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.lake.quarantine import (
     RejectedCount,
@@ -34,7 +33,7 @@ from jobs.lake.quarantine import (
     selected,
 )
 from jobs.query_view import limit
-from jobs.reports import add_json, print_json, print_lines, print_table, utc
+from jobs.reports import add_json, print_json, print_lines, print_table, require_writable, utc
 from jobs.settings import Settings
 from jobs.show_status import by_reason
 
@@ -48,8 +47,6 @@ def export(rows: DataFrame | None, target: Path) -> int:
 
     rows: None where nothing was rejected yet.
     """
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"--export {target}: there is no folder {target.parent}")
     number = 0
     # Made readable for its owner only.
     with tempfile.NamedTemporaryFile(
@@ -132,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
+        if options.export:
+            require_writable("--export", options.export)
         with open_run("quarantine", Settings.from_env(), quick=True) as run:
             table = quarantine_table(run)
             chosen = (options.feed, options.reason, options.file)

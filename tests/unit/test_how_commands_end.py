@@ -1,0 +1,76 @@
+"""What a job raises becomes one line and an exit code; who reads its output may stop reading."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs import cli, console
+from jobs.context import job_main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _log_to_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.log, "handlers", [])  # one that holds this test's standard error will be made
+
+
+def disk_full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def no_permission() -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/closed.csv")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        (lambda: Path("/no/such.csv").read_text(), 2, "/no/such.csv: No such file or directory"),
+        (lambda: Path("/etc").read_text(), 2, "/etc: Is a directory"),
+        (lambda: Path("/etc/passwd").mkdir(), 2, "/etc/passwd: File exists"),
+        (lambda: Path("/etc/passwd/x").mkdir(), 2, "/etc/passwd/x: Not a directory"),
+        (no_permission, 2, "/data/closed.csv: Permission denied"),
+        (disk_full, 1, "No space left on device"),
+    ],
+)
+def test_an_error_of_a_file_is_one_line(
+    body: Callable[[], None], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert job_main(body) == code
+    assert capsys.readouterr().err.partition(" ")[2] == f"error: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("", "is a folder"), ("no/such/folder/report.html", "there is no folder")]
+)
+def test_a_report_that_cannot_be_written_is_not_begun(
+    output: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", "--output", str(tmp_path / output)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["a line", "more than a pipe holds"])
+def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
+    program = f"""if True:
+        import sys
+        from jobs.context import job_main
+        sys.exit(job_main(lambda: print("a line of the answer\\n" * {lines})))
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 128 + signal.SIGPIPE == 141
