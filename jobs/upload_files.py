@@ -11,7 +11,7 @@ Example:  python -m jobs upload logs events-2026-11-20.jsonl.gz
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,26 +79,39 @@ def upload(
 
 
 def _sources(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """(file, its path below the feed) for every file given or found in a folder given."""
+    """(file, its path below the feed) for every file given, or found in a folder given and not hidden there."""
     found: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            files = [(f, f.relative_to(path).as_posix()) for f in sorted(path.rglob("*")) if f.is_file()]
+            files = [(file, file.relative_to(path).as_posix()) for file in _files_below(path)]
             if not files:
                 raise ConfigurationError(f"upload: {path}: no files in this folder")
         elif path.is_file():
+            if is_hidden(path.name):
+                raise ConfigurationError(
+                    f"upload: {path}: names that begin with _ or . are not read; rename it"
+                )
             files = [(path, path.name)]
         else:
             raise ConfigurationError(f"upload: {path}: no such file or folder")
         for file, name in files:
-            if is_hidden(name):
-                raise ConfigurationError(
-                    f"upload: {file}: names that begin with _ or . are not read; rename it"
-                )
             if name in found:
                 raise ConfigurationError(f"upload: {found[name]} and {file} would both become {name}")
             found[name] = file
     return [(file, name) for name, file in found.items()]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder, in order. What is left out is named in the log; what cannot be looked at raises."""
+    for path in sorted(folder.iterdir()):
+        if is_hidden(path.name):
+            log.info("upload: %s left out: names that begin with _ or . are not read", path)
+        elif path.is_dir() and not path.is_symlink():
+            yield from _files_below(path)
+        elif path.is_file():
+            yield path
+        else:
+            log.info("upload: %s left out: neither a file nor a folder itself", path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,14 +23,18 @@ def files_by_feed(folder: Path) -> dict[str, list[Path]]:
     it fits any feed.
     """
     if not folder.is_dir():
-        raise ConfigurationError(f"{folder}: no such folder")
+        raise ConfigurationError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):
+            log.info("upload: %s left out: names that begin with _ or . are not read", path)
             continue
+        feed = None
         if path.is_dir():
             feed = path.name if path.name in FEEDS else None
-        else:
+        elif path.is_file():
+            # One that may not be read fits no feed for another reason than its content.
+            path.open("rb").close()
             fitting = [name for name, feed in FEEDS.items() if _fits(feed, path)]
             feed = fitting[0] if len(fitting) == 1 else None
         if feed is None:

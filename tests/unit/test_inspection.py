@@ -168,5 +168,8 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
 def test_a_folder_without_anything_that_fits_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such folder"):
         files_by_feed(tmp_path / "missing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="file: not a folder"):
+        files_by_feed(tmp_path / "file")
     with pytest.raises(ConfigurationError, match="logs, purchases, reviews, users"):
         files_by_feed(tmp_path)
