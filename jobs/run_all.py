@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,11 +156,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_max_rejected(arguments)
     add_warn_only(arguments)
     options = arguments.parse_args(argv)
+    mapped = Counter(name for name, _ in options.mapping)
+    if unread := mapped.keys() - set(options.feeds):
+        arguments.error(f"argument --mapping: {', '.join(sorted(unread))}: not among --feeds")
+    if repeated := [name for name, times in mapped.items() if times > 1]:
+        arguments.error(
+            f"argument --mapping: {', '.join(repeated)}: given more than once; name all in one file"
+        )
 
     def body() -> int:
         settings = Settings.from_env()
         names: dict[str, SourceNames | None] = dict.fromkeys(options.feeds)
-        names |= {name: load_mapping(FEEDS[name], file) for name, file in options.mapping if name in names}
+        names |= {name: load_mapping(FEEDS[name], file) for name, file in options.mapping}
         store = object_store(settings)
         store.check()
         if options.sample:

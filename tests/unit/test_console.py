@@ -68,6 +68,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["run", "--feeds", ""],
         ["run", "--sample", "--data", "x"],
         ["run", "--samp"],
+        ["run", "--feeds", "logs", "--mapping", "users=x.json"],
+        ["run", "--mapping", "logs=x.json", "--mapping", "logs=y.json"],
     ],
 )
 def test_arguments_are_strict(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
