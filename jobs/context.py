@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import functools
 import itertools
 import os
@@ -28,7 +27,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from jobs.console import configure_logging, heartbeat, log
 from jobs.datasets import Dataset, of_lake
-from jobs.errors import UserAnalyticsError
+from jobs.errors import UserAnalyticsError, of_system
 from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.quality.rules import RuleResult
@@ -44,20 +43,6 @@ DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)(?:\.gz)?\b")
 CANCEL_SECONDS = 5.0
 # How much text a compressed byte is taken for.
 GZIP_RATIO = 8
-# What whoever gives a path or its rights can mend.
-PATH_ERRORS = frozenset(
-    (
-        errno.ENOENT,
-        errno.EEXIST,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-    )
-)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -298,9 +283,8 @@ def job_main(body: Callable[[], int | None]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         elif isinstance(error, OSError):
-            what = error.strerror or str(error)
-            message = what if error.filename is None else f"{error.filename}: {what}"
-            code = 2 if error.errno in PATH_ERRORS else 1
+            known = of_system(error)
+            message, code = str(known), known.exit_code
         else:
             raise
         log.error("error: %s", message)

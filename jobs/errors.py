@@ -1,16 +1,31 @@
 """Errors that a user can act on, each with the exit code that the command ends with.
 
 Exit codes: 0 done; 1 the job failed; 2 wrong usage or configuration; 3 data was rejected beyond the allowed share,
-a rule that says `fail` was broken, or a whole file was refused.
+a rule that says `fail` was broken, or a whole file was refused; 130 stopped, by Ctrl-C or SIGTERM; 141 whoever read the
+output had enough of it.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobs.warehouse.base import Check
+
+# What whoever gives a path or its rights can mend.
+PATH_ERRORS = (
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 
 
 class UserAnalyticsError(Exception):
@@ -72,3 +87,10 @@ class CheckFailed(UserAnalyticsError):
             "whole"
         )
         self.checks = checks
+
+
+def of_system(error: OSError) -> UserAnalyticsError:
+    """An error of the system as one of these: one line that names the file."""
+    what = error.strerror or str(error)
+    kind = ConfigurationError if error.errno in PATH_ERRORS else UserAnalyticsError
+    return kind(what if error.filename is None else f"{error.filename}: {what}")

@@ -75,6 +75,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.errors import of_system
 from jobs.samples.customers import make_customer_orders
 from jobs.samples.events import make_events
 from jobs.samples.logs import make_logs
@@ -82,6 +83,9 @@ from jobs.samples.model import SampleFeed, make_customers
 from jobs.samples.purchases import make_purchases
 from jobs.samples.reviews import make_reviews
 from jobs.samples.users import make_users
+
+# All files are made in memory, 5 MB at scale 1.
+MAX_SCALE = 1_000
 
 
 def make_samples(seed: int = 7, scale: float = 1.0) -> list[SampleFeed]:
@@ -124,7 +128,9 @@ def _write(folder: Path, feeds: list[SampleFeed]) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="generate_samples", description="Write deterministic sample files for all feeds."
+        prog="user-analytics generate-samples",
+        description="Write deterministic sample files for all feeds.",
+        allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, help="files are written to FOLDER/<feed>/")
     parser.add_argument("--seed", type=int, default=7, help="other seeds, other data (default: 7)")
@@ -136,9 +142,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also write what the files hold, as JSON; keep it outside FOLDER/<feed>",
     )
     arguments = parser.parse_args(argv)
-    if arguments.scale <= 0:
-        parser.error(f"--scale is {arguments.scale}, expected a number above 0")
+    if not 0 < arguments.scale <= MAX_SCALE:
+        parser.error(f"--scale is {arguments.scale}, expected a number above 0, at most {MAX_SCALE:,}")
+    try:
+        _generate(arguments)
+    except OSError as error:
+        known = of_system(error)
+        sys.stderr.write(f"error: {known}\n")
+        return known.exit_code
+    return 0
 
+
+def _generate(arguments: argparse.Namespace) -> None:
     feeds = make_samples(arguments.seed, arguments.scale)
     for path in _write(arguments.folder, feeds):
         sys.stdout.write(f"{path}  {path.stat().st_size:,} bytes\n")
@@ -146,7 +161,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         content = _manifest(arguments.seed, arguments.scale, feeds)
         arguments.manifest.parent.mkdir(parents=True, exist_ok=True)
         arguments.manifest.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

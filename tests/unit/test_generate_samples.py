@@ -4,6 +4,8 @@ import csv
 import gzip
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -399,8 +401,23 @@ def test_command_line_writes_files_and_manifest(tmp_path: Path) -> None:
     assert content == json.loads(json.dumps(generate_samples.manifest(seed=5, scale=0.02)))
 
 
-@pytest.mark.parametrize("arguments", [["x", "--scale", "0"], ["x", "--sead", "1"], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [["x", "--scale", "0"], ["x", "--scale", "nan"], ["x", "--scale", "inf"], ["x", "--sca", "1"], []],
+)
 def test_wrong_usage_ends_with_code_2(arguments: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         generate_samples.main(arguments)
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "/etc/passwd/samples"])
+def test_a_folder_that_cannot_be_made_is_one_line(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate_samples.main([target, "--scale", "0.01"]) == 2
+    assert capsys.readouterr().err == f"error: {target}/logs: Not a directory\n"
+
+
+def test_no_package_is_needed(tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-m", "jobs.generate_samples", str(tmp_path), "--scale", "0.01"]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.DEVNULL)
+    assert {folder.name for folder in tmp_path.iterdir()} == set(generate_samples.manifest()["feeds"])
