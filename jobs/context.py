@@ -351,10 +351,10 @@ def _of_causes(error: BaseException, read: Callable[[Any], object]) -> list[str]
     return found
 
 
-def parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
-    """A strict argument parser that shows the module's documentation; abbreviations are not guessed."""
+def parser(doc: str | None, command: str) -> argparse.ArgumentParser:
+    """A command's strict argument parser, which shows the module's documentation; abbreviations are not guessed."""
     return argparse.ArgumentParser(
-        prog=prog,
+        prog=f"user-analytics {command}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -9,18 +9,40 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psycopg2.extensions
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from jobs.context import job_main, parser
 from jobs.errors import ConfigurationError
 from jobs.settings import Settings
 from jobs.warehouse import require_made
 from jobs.warehouse.embedded import EmbeddedPostgres
+
+
+def psql_environment(given: Mapping[str, str], schema: str, parts: dict[str, str]) -> dict[str, str]:
+    """What psql finds in its environment; takes out of the parts of an address what is handed over in this way.
+
+    The arguments of a program can be listed by every user of the machine, its environment cannot.
+    """
+    options = parts.pop("options", given.get("PGOPTIONS", ""))
+    environment = {**given, "PGOPTIONS": f"-c search_path={schema} {options}".strip()}
+    if "password" in parts:
+        environment["PGPASSWORD"] = parts.pop("password")
+    return environment
+
+
+def run_psql(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run psql and give its exit code. Ctrl-C is psql's own: it ends a statement, not the session."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.run(command, env=environment, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,14 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> int:
         settings = Settings.from_env()
         require_made(settings)
-        environment = {**os.environ, "PGOPTIONS": f"-c search_path={settings.schema}"}
         folder = settings.warehouse_url.removeprefix("embedded:")
         if folder != settings.warehouse_url:
+            # Its password stands in a file, which PGPASSWORD would take precedence over.
+            given = {name: value for name, value in os.environ.items() if name != "PGPASSWORD"}
             server = EmbeddedPostgres(Path(folder))
             with server:
-                return subprocess.run(
-                    [*server.psql_command(), *command], env=environment, check=False
-                ).returncode
+                environment = psql_environment(given, settings.schema, {})
+                return run_psql([*server.psql_command(), *command], environment)
         if settings.warehouse_url.startswith("bigquery:"):
             raise ConfigurationError(
                 f"WAREHOUSE_URL={settings.warehouse_url}: psql opens PostgreSQL only; use BigQuery's console or bq"
@@ -50,11 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         program = shutil.which("psql")
         if program is None:
             raise ConfigurationError("psql is not installed (Debian: apt-get install postgresql-client)")
-        parts = psycopg2.extensions.parse_dsn(settings.warehouse_url)
-        # In the environment, not among the arguments, which every user of the machine can list.
-        environment |= {"PGPASSWORD": parts.pop("password", "")}
-        target = psycopg2.extensions.make_dsn(**parts)
-        return subprocess.run([program, target, *command], env=environment, check=False).returncode
+        parts = parse_dsn(settings.warehouse_url)
+        environment = psql_environment(os.environ, settings.schema, parts)
+        return run_psql([program, make_dsn(**parts), *command], environment)
 
     return job_main(body)
 

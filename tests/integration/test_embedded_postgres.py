@@ -15,6 +15,7 @@ import psutil
 import psycopg2
 import pytest
 
+from jobs.cli import main
 from jobs.errors import ConfigurationError
 from jobs.warehouse.embedded import EmbeddedPostgres
 
@@ -131,6 +132,16 @@ def test_psql_opens_the_warehouse(tmp_path: Path) -> None:
         command = [*server.psql_command(), "-X", "-A", "-t", "-c", "SELECT current_database()"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "warehouse"
+
+
+def test_the_command_psql_asks_for_no_other_password(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WAREHOUSE_URL", f"embedded:{folder}")
+    monkeypatch.setenv("WAREHOUSE_SCHEMA", "shop")
+    monkeypatch.setenv("PGPASSWORD", "of another server")
+    assert main(["psql", "-c", "SHOW search_path"]) == 0
+    assert "shop" in capfd.readouterr().out
 
 
 def test_works_where_parent_folders_are_closed_and_leaves_their_permissions(tmp_path: Path) -> None:
