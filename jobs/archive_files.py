@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from jobs.console import log
-from jobs.context import job_main, open_run, parser
+from jobs.context import job_main, open_run, parser, whole_number
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.lake.archive import archive, restore
@@ -26,15 +26,16 @@ from jobs.run_all import feed_names
 from jobs.runs import recorded
 from jobs.settings import Settings
 
-MAX_DAYS = 36_500
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Archive or restore; the arguments are those of `--help`."""
     arguments = parser(__doc__, "archive")
     what = arguments.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--older-than", type=int, metavar="DAYS", help="files delivered more than so many days ago"
+        "--older-than",
+        type=whole_number(0, 36_500),
+        metavar="DAYS",
+        help="files delivered more than so many days ago",
     )
     what.add_argument(
         "--restore", nargs="+", metavar="PATH", help="bring these back, e.g. archive/logs/2024-01-01.jsonl"
@@ -47,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        if options.older_than is not None and not 0 <= options.older_than <= MAX_DAYS:
-            raise ConfigurationError(f"archive: --older-than counts days, from 0 to {MAX_DAYS:,}")
         if options.restore and options.dry_run:
             raise ConfigurationError("archive: --dry-run goes with --older-than")
         moved: list[tuple[str, int]] = []

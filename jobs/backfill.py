@@ -15,7 +15,6 @@ Example:  user-analytics backfill --from 2024-03-01 --to 2024-03-07 --feeds logs
 
 from __future__ import annotations
 
-import argparse
 import calendar
 import re
 import sys
@@ -23,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date
 
 from jobs.console import log
-from jobs.context import RunContext, add_warn_only, job_main, open_run, parser
+from jobs.context import RunContext, add_warn_only, day, job_main, open_run, parser
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.lake.archive import ARCHIVE, how_to_restore
@@ -84,14 +83,6 @@ def backfill(
     publish(run, warehouse, RECORDED_TABLES)
     remove_intermediates(run)
     return results
-
-
-def day(text: str) -> date:
-    """YYYY-MM-DD, for argparse."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2024-03-01") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

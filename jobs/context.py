@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -366,3 +366,23 @@ def add_warn_only(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         "--warn-only", action="store_true", help="go on where a rule that says `fail` is broken"
     )
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A whole number within limits, for argparse."""
+
+    def number(text: str) -> int:
+        # Python refuses to read a number of thousands of digits.
+        if not re.fullmatch(r"\d{1,18}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return number
+
+
+def day(text: str) -> date:
+    """YYYY-MM-DD, for argparse."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2024-03-01") from None

@@ -28,7 +28,7 @@ import psycopg2
 from psycopg2 import sql
 
 from jobs.console import UploadProgress, log
-from jobs.context import job_main, open_run, parser
+from jobs.context import day, job_main, open_run, parser, whole_number
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds.purchases import PURCHASES
@@ -145,27 +145,19 @@ def table_name(text: str) -> str:
     return text
 
 
-def part_count(text: str) -> int:
-    """A number of parts from 1 to 64, for argparse."""
-    value = int(text)
-    if not 1 <= value <= 64:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 64")
-    return value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Extract purchases; the arguments are those of `--help`."""
     arguments = parser(__doc__, "extract-purchases")
     arguments.add_argument("--table", type=table_name, default=DEFAULT_TABLE, help="default: %(default)s")
     arguments.add_argument(
         "--date",
-        type=date.fromisoformat,
+        type=day,
         default=None,
         metavar="YYYY-MM-DD",
         help="names the folder of the files (default: today, UTC)",
     )
     arguments.add_argument(
-        "--parts", type=part_count, default=4, help="files written at once (default: %(default)s)"
+        "--parts", type=whole_number(1, 64), default=4, help="files written at once (default: %(default)s)"
     )
     options = arguments.parse_args(argv)
 

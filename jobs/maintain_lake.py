@@ -10,14 +10,13 @@ Example:  spark-submit jobs/maintain_lake.py --keep-days 30
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
 from delta.tables import DeltaTable
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, job_main, open_run, parser, whole_number
 from jobs.feeds import FEEDS
 from jobs.lake.quarantine import quarantine_table
 from jobs.lake.staging import staging_table
@@ -30,6 +29,7 @@ from jobs.warehouse.declarations import tables
 DEFAULT_KEEP_DAYS = 30
 # Delta's own lower limit: a longer-running reader or writer may still need what is younger.
 LEAST_KEEP_DAYS = 7
+MOST_KEEP_DAYS = 36_500
 
 
 def lake_tables(run: RunContext) -> Iterator[LakeTable]:
@@ -58,20 +58,12 @@ def maintain(run: RunContext, keep_days: int) -> int:
     return count
 
 
-def days(text: str) -> int:
-    """A number of days that Delta allows, for argparse."""
-    value = int(text)
-    if value < LEAST_KEEP_DAYS:
-        raise argparse.ArgumentTypeError(f"{text}: at least {LEAST_KEEP_DAYS} days")
-    return value
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Maintain the lake; the arguments are those of `--help`."""
     arguments = parser(__doc__, "maintain")
     arguments.add_argument(
         "--keep-days",
-        type=days,
+        type=whole_number(LEAST_KEEP_DAYS, MOST_KEEP_DAYS),
         default=DEFAULT_KEEP_DAYS,
         metavar="DAYS",
         help=f"history that stays readable, at least {LEAST_KEEP_DAYS} (default: %(default)s)",

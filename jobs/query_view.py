@@ -10,7 +10,6 @@ Example:  user-analytics query most_used_tags_view --limit 10 --format csv
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from jobs.console import table
-from jobs.context import job_main, parser
+from jobs.context import job_main, parser, whole_number
 from jobs.settings import Settings
 from jobs.warehouse import open_warehouse, require_made
 from jobs.warehouse.declarations import tables, views
@@ -42,12 +41,8 @@ def write_rows(out: IO[str], form: str, header: Sequence[str], rows: Sequence[Se
         out.write((table(header, rows, indent="") if rows else "no rows") + "\n")
 
 
-def limit(text: str) -> int:
-    """A number of rows, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of rows above 0")
-    return value
+# A number of rows, for argparse. What is asked for is held in memory.
+limit = whole_number(1, 10_000_000)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ Example:  spark-submit jobs/stage_feed.py logs
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,10 @@ from jobs.settings import Settings
 
 def share(text: str) -> float:
     """A share between 0 and 1, for argparse."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value

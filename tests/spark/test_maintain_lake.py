@@ -61,4 +61,4 @@ def test_an_empty_lake_and_too_short_a_history(
     maintain(Lake(spark, tmp_path).run(), keep_days=7)
     with pytest.raises(SystemExit, match="2"):
         maintain_main(["--keep-days", "6"])
-    assert "6: at least 7 days" in capsys.readouterr().err
+    assert "'6' is not a whole number from 7 to" in capsys.readouterr().err

@@ -79,6 +79,30 @@ def test_arguments_are_strict(arguments: list[str], capsys: pytest.CaptureFixtur
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["query", "events", "--limit", "0"], "'0' is not a whole number from 1 to 10,000,000"),
+        (["query", "events", "--limit", "9" * 20], "is not a whole number from 1 to 10,000,000"),
+        (["quarantine", "--sample", "few"], "'few' is not a whole number"),
+        (["maintain", "--keep-days", "6"], "'6' is not a whole number from 7 to 36,500"),
+        (["maintain", "--keep-days", "99999999999"], "from 7 to 36,500"),
+        (["archive", "--older-than", "99999999999"], "from 0 to 36,500"),
+        (["extract-purchases", "--parts", "65"], "from 1 to 64"),
+        (["extract-purchases", "--date", "2024-13-01"], "'2024-13-01' is not a date such as 2024-03-01"),
+        (["stage", "logs", "--max-rejected", "abc"], "abc is not between 0 and 1"),
+        (["stage", "logs", "--max-rejected", "nan"], "nan is not between 0 and 1"),
+    ],
+)
+def test_a_wrong_value_is_told_what_is_expected(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("into", ["../other", "a/../../b", "_hidden", "a/.b"])
 def test_upload_stays_below_its_feed(
     into: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
