@@ -88,7 +88,10 @@ LAKE_URI and WAREHOUSE_URL choose lake and warehouse; the default is var/ in thi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and give its exit code: 0 done, 1 failed, 2 wrong usage or configuration, 3 data refused."""
+    """Run a subcommand and give its exit code.
+
+    0 done, 1 failed, 2 wrong usage or configuration, 3 data refused, 130 stopped, 141 nobody reads the output.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     width = max(map(len, COMMANDS))
     usage = USAGE.format(commands="\n".join(f"  {n:<{width}}  {what}" for n, (_, what) in COMMANDS.items()))
@@ -102,7 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = f"user-analytics: {arguments[0]!r} is not a command\n\n" if arguments else ""
         print(found + usage, end="", file=sys.stderr)
         return 2
-    # Imported late: `user-analytics --help` should not wait for Spark's packages.
-    job = importlib.import_module(COMMANDS[arguments[0]][0])
-    code: int = job.main(arguments[1:])
+    try:
+        # Imported late: `user-analytics --help` should not wait for Spark's packages.
+        job = importlib.import_module(COMMANDS[arguments[0]][0])
+        code: int = job.main(arguments[1:])
+    except KeyboardInterrupt:
+        print("stopped; run it again to go on", file=sys.stderr)
+        return 130
     return code

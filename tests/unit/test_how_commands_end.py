@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -57,6 +58,17 @@ def test_a_report_that_cannot_be_written_is_not_begun(
 ) -> None:
     assert cli.main(["report", "--output", str(tmp_path / output)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_while_packages_are_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: str) -> ModuleType:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    assert cli.main(["run"]) == 130
+    assert capsys.readouterr().err == "stopped; run it again to go on\n"
 
 
 @pytest.mark.parametrize("lines", [1, 100_000], ids=["a line", "more than a pipe holds"])
