@@ -19,6 +19,8 @@ from jobs.settings import Settings, without_credentials
 AIRFLOW = ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TASK_ID")
 # Beside those of Settings: what changes what a run does. None of them can hold a secret.
 NAMED = ("GEOLOCATION_PROVIDER", "LOG_FORMAT")
+# What the column of `etl_runs` has room for.
+LONGEST_REVISION = 100
 PACKAGES = ("pyspark", "delta-spark")
 
 
@@ -38,7 +40,7 @@ def started_by(environ: Mapping[str, str] | None = None) -> str:
 def git_revision(environ: Mapping[str, str] | None = None) -> str | None:
     """GIT_REVISION where an image sets it, else what git says of the code's folder; None where it knows nothing."""
     env = os.environ if environ is None else environ
-    return env.get("GIT_REVISION", "").strip() or _described(project_root())
+    return env.get("GIT_REVISION", "").strip()[:LONGEST_REVISION] or _described(project_root())
 
 
 @cache

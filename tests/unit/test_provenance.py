@@ -9,6 +9,7 @@ import pytest
 
 from jobs.provenance import configuration, git_revision, started_by
 from jobs.settings import Settings
+from jobs.warehouse.declarations import tables
 
 SECRET = "none-of-your-business"
 
@@ -27,6 +28,12 @@ def test_which_code() -> None:
     assert git_revision({"GIT_REVISION": "abc123"}) == "abc123"
     found = git_revision({})
     assert found is None or re.fullmatch(r"[0-9a-f]{12,40}(-dirty)?", found)
+
+
+def test_a_revision_is_cut_to_the_room_of_its_column() -> None:
+    revision = git_revision({"GIT_REVISION": "x" * 1000}) or ""
+    [room] = [c.type.sql() for c in tables()["etl_runs"].columns if c.name == "git_revision"]
+    assert room == f"VARCHAR({len(revision)})"
 
 
 @pytest.mark.parametrize(
