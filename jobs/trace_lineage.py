@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
@@ -34,7 +35,6 @@ from jobs.lake.tables import GONE
 from jobs.origins import ORIGINS, Followed, Origin, followed, origin_of
 from jobs.reports import add_json, print_json, print_lines, print_table, shown
 from jobs.settings import Settings
-from jobs.spark import local_rows
 from jobs.transforms.duplicates import with_record_key
 from jobs.transforms.keys import KEY, hash_id, time_ordered_id
 from jobs.transforms.star_schema import DIMENSIONS
@@ -151,7 +151,10 @@ def _staged(run: RunContext, source: SourceVersion) -> DataFrame:
 
 
 def _one_row(mart: DataFrame, table: str, key: Mapping[str, str]) -> Row:
-    """The row that the key names. Raises ConfigurationError when there is none, or more than one."""
+    """The row that the key names, its times in microseconds: Python has no word for some of the first and the last.
+
+    Raises ConfigurationError when there is none, or more than one.
+    """
     rows = mart
     types = {field.name: field.dataType for field in mart.schema}
     for name, text in key.items():
@@ -160,7 +163,9 @@ def _one_row(mart: DataFrame, table: str, key: Mapping[str, str]) -> Row:
                 f"--key {name}: not a column of {table}; its key is {', '.join(declared(table).primary_key)}"
             )
         rows = rows.where(F.col(name) == F.lit(text).try_cast(types[name]))
-    found = rows.limit(2).collect()
+    is_time = {name: isinstance(kind, T.TimestampType) for name, kind in types.items()}
+    as_read = [F.unix_micros(n).alias(n) if is_time[n] else F.col(n) for n in types]
+    found = rows.select(*as_read).limit(2).collect()
     if len(found) != 1:
         fits = "several rows fit" if found else "no row fits"
         what = ", ".join(f"{name}={text}" for name, text in key.items())
@@ -179,7 +184,7 @@ def _by_time_ordered_id(
     def find(row: Row, staged: Mapping[str, DataFrame]) -> list[Found]:
         identifier = time_ordered_id(F.col(time), *(F.col(name) for name in KEY))
         # Rows of other times need not be hashed, nor their files opened.
-        near = staged[feed].where(F.col(time) == F.timestamp_micros(F.lit(_micros(row[time]))))
+        near = staged[feed].where(F.col(time) == F.timestamp_micros(F.lit(row[time])))
         return [(feed, "", near.where(identifier == row[column]))]
 
     return find
@@ -205,8 +210,9 @@ def _user(row: Row, staged: Mapping[str, DataFrame]) -> list[Found]:
 
 def _event(row: Row, staged: Mapping[str, DataFrame]) -> list[Found]:
     rows = staged["events"]
-    names = {name: row.source_id if name == "id" else row[name] for name in EVENTS.columns}
-    wanted = local_rows(rows.sparkSession, [tuple(names.values())], rows.select(*EVENTS.columns).schema)
+    values = {name: row.source_id if name == "id" else row[name] for name in EVENTS.columns}
+    literals = [_literal(rows, name, value).alias(name) for name, value in values.items()]
+    wanted = rows.sparkSession.range(1).select(*literals)
     return [("events", "", rows.join(with_record_key(EVENTS, wanted).select(*KEY), list(KEY), "left_semi"))]
 
 
@@ -248,9 +254,8 @@ def _micros(at: datetime) -> int:
 
 
 def _literal(rows: DataFrame, name: str, value: object) -> Column:
-    if isinstance(value, datetime):
-        return F.timestamp_micros(F.lit(_micros(value)))
-    return F.lit(value).cast(rows.schema[name].dataType)
+    kind = rows.schema[name].dataType
+    return F.timestamp_micros(F.lit(value)) if isinstance(kind, T.TimestampType) else F.lit(value).cast(kind)
 
 
 def _files(feed: str, role: str, rows: DataFrame, history: Sequence[LedgerEntry]) -> list[SourceFile]:

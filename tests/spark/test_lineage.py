@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -89,6 +91,31 @@ def test_a_mart_is_made_from_the_file_versions_that_it_followed(
     output, errors = capsys.readouterr()
     assert "raw/logs/c.jsonl" in output
     assert "was vacuumed; the newest is shown" in errors
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The zone of this process."""
+    with monkeypatch.context() as inside:
+        inside.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+def test_rows_of_the_first_and_the_last_second(spark: SparkSession, tmp_lake: str) -> None:
+    zone, lake = RawZone(spark, tmp_lake, "logs"), Lake(spark, tmp_lake)
+    seconds = {"first.jsonl": "0001-01-01T00:00:00", "last.jsonl": "9999-12-31T23:59:59"}
+    zone.put({file: json_lines(event(timestamp=second)) for file, second in seconds.items()})
+    zone.stage()
+    build_star_schema(lake.run())
+    facts = lake.mart("fact_user_actions").read().orderBy("timestamp").select("action_event_id").collect()
+    found = [trace(lake.run(), "fact_user_actions", {"action_event_id": fact[0]}).files for fact in facts]
+    assert [[file.path for file in files] for files in found] == [
+        ["raw/logs/first.jsonl"],
+        ["raw/logs/last.jsonl"],
+    ]
 
 
 def test_one_row_of_every_other_mart(
