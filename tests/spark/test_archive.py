@@ -67,12 +67,6 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     assert zone.stage().entries == ()
 
 
-@pytest.mark.parametrize("days", ["-1", "1000000", "99999999999"])
-def test_an_age_is_a_number_of_days_that_there_were(days: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["archive", "--older-than", days]) == 2
-    assert "--older-than counts days, from 0 to 36,500" in capsys.readouterr().err
-
-
 def test_one_of_several_that_share_records_comes_back_alone(spark: SparkSession, tmp_lake: str) -> None:
     zone = RawZone(spark, tmp_lake, "logs")
     for day, name in enumerate("abc"):

@@ -88,6 +88,7 @@ def test_arguments_are_strict(arguments: list[str], capsys: pytest.CaptureFixtur
         (["maintain", "--keep-days", "6"], "'6' is not a whole number from 7 to 36,500"),
         (["maintain", "--keep-days", "99999999999"], "from 7 to 36,500"),
         (["archive", "--older-than", "99999999999"], "from 0 to 36,500"),
+        (["archive", "--older-than", "-1"], "from 0 to 36,500"),
         (["extract-purchases", "--parts", "65"], "from 1 to 64"),
         (["extract-purchases", "--date", "2024-13-01"], "'2024-13-01' is not a date such as 2024-03-01"),
         (["stage", "logs", "--max-rejected", "abc"], "abc is not between 0 and 1"),
