@@ -1,7 +1,7 @@
 """Compact the lake's Delta tables, and remove files that no version of the last days needs.
 
 Grain:    as the tables' own; no row changes.
-Inputs:   every Delta table below `staging/`, `marts/` and `runs/`.
+Inputs:   every Delta table below `staging/`, `marts/`, `runs/` and `geolocation/`.
 Outputs:  the same tables in fewer, larger files. Versions older than --keep-days can no longer be read.
 Re-run:   safe at any time, also after a kill. A mart whose changes since its last build or publication are gone is
           built or published whole the next time.
@@ -18,6 +18,7 @@ from delta.tables import DeltaTable
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, whole_number
 from jobs.feeds import FEEDS
+from jobs.geolocation.cache import LocationCache
 from jobs.lake.quarantine import quarantine_table
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
@@ -39,6 +40,7 @@ def lake_tables(run: RunContext) -> Iterator[LakeTable]:
     yield quarantine_table(run)
     for table in tables().values():
         yield lake_table(run, table)
+    yield LocationCache(run).table
 
 
 def maintain(run: RunContext, keep_days: int) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from jobs.build_star_schema import build_star_schema
+from jobs.geolocation.base import Location
+from jobs.geolocation.cache import LocationCache
 from jobs.lake.tables import LakeTable
 from jobs.maintain_lake import main as maintain_main
 from jobs.maintain_lake import maintain
@@ -33,10 +36,17 @@ def test_small_files_become_one_and_what_is_young_stays(
     before, staged = lake.star(), lake.staged()
     old_files = set((tmp_path / "staging" / "logs").glob("*.parquet"))
     assert number_of_files(staged) == 2
+    cache = LocationCache(lake)
+    cache.table.ensure()
+    for address in ("192.0.2.1", "192.0.2.2"):
+        cache.keep([(address, Location("not public"), None)], datetime(2024, 5, 1, tzinfo=UTC), timedelta(1))
+    known = sorted(row.ip_address for row in cache.table.read().collect())
+    assert number_of_files(cache.table) == 2
 
     monkeypatch.setenv("LAKE_URI", str(tmp_path))
     assert maintain_main(["--keep-days", "7"]) == 0
-    assert number_of_files(staged) == 1
+    assert number_of_files(staged) == number_of_files(cache.table) == 1
+    assert sorted(row.ip_address for row in cache.table.read().collect()) == known
     # A version of the last week needs them.
     assert old_files < set((tmp_path / "staging" / "logs").glob("*.parquet"))
     assert lake.star() == before
