@@ -1,4 +1,4 @@
-"""The stack's daily work, on the machine that runs it; `make up`, `make trigger` and `make down` call this.
+"""The stack's daily work, on the machine that runs it; `make up` and `make trigger` call this.
 
     scripts/stack.py settings            write what .env lacks: passwords and keys, made at random
     scripts/stack.py addresses           print where the stack's pages and ports are, and how to log in

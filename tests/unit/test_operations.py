@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -134,6 +135,15 @@ def test_every_mart_has_one_origin() -> None:
 def test_the_readme_has_every_command() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert [name for name in COMMANDS if f"`{name}" not in readme] == []
+
+
+def test_the_operations_name_the_commands_that_answer_with_json() -> None:
+    root = Path(__file__).parents[2]
+    operations = (root / "docs" / "operations.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"safe beside a run\.(.*?)take `--json`", operations, re.DOTALL)
+    files = {name: root / f"{module.replace('.', '/')}.py" for name, (module, _) in COMMANDS.items()}
+    taking = {name for name, file in files.items() if "add_json(" in file.read_text(encoding="utf-8")}
+    assert set(re.findall(r"`([a-z-]+)`", said)) == taking
 
 
 def test_a_name_that_is_a_feed_and_a_table_has_to_be_said_in_full(capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,6 +171,13 @@ def test_keys_in_the_lakes_address_are_refused_and_not_shown() -> None:
     assert "some-" not in str(caught.value)
 
 
+def test_every_setting_has_its_line_in_the_example() -> None:
+    read = set(re.findall(r"\bget\(\"([A-Z0-9_]+)\"\)", (ROOT / "jobs" / "settings.py").read_text()))
+    example = (ROOT / ".env.example").read_text()
+    assert read
+    assert [name for name in sorted(read) if f"\n#{name}=" not in example] == []
+
+
 def test_every_setting_counts_in_the_stack_or_is_said_not_to() -> None:
     example, compose = ((ROOT / name).read_text() for name in (".env.example", "docker-compose.yml"))
     settings = set(re.findall(r"^#([A-Z0-9_]+)=", example, re.MULTILINE))
