@@ -88,9 +88,10 @@ def iso_timestamp(value: Column) -> Column:
         & (F.locate("-", value, 6) == 8)
         & F.substring(value, 11, 1).isin("T", " ")
     )
-    # ISO 8601 also knows offsets without a colon (+0200), which Spark's cast does not.
-    basic_offset = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
-    instant = F.coalesce(value.try_cast("timestamp"), basic_offset.try_cast("timestamp"))
+    # ISO 8601 also knows offsets without a colon (+0200) and times with an offset but no seconds, Spark's cast neither.
+    in_full = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
+    in_full = F.regexp_replace(in_full, r"^(.{13}:\d{2})(Z|[+-]\d{2}(:\d{2})?)$", "$1:00$2")
+    instant = F.coalesce(value.try_cast("timestamp"), in_full.try_cast("timestamp"))
     bounds = (F.timestamp_micros(F.lit(micros)) for micros in (FIRST_INSTANT, LAST_INSTANT))
     # Both bounds are asked of the instant itself, so that Spark computes it once for all three places.
     return F.when(looks_iso & instant.between(*bounds), instant)
