@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from jobs.console import log
@@ -11,9 +13,13 @@ from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import declared_sources
 from jobs.lake.objects import LocalStore, RawFile, is_hidden
-from jobs.lake.raw import columns_by_field, inspect
+from jobs.lake.raw import InspectedFile, columns_by_field, first_bytes, inspect
+from jobs.transforms.json_arrays import BYTE_ORDER_MARK, elements
+from jobs.transforms.json_records import levels_of, read_record
 
 JSON_NAMES = (".json", ".jsonl", ".ndjson")
+# Records that are looked at: some of the first may be broken.
+FIRST_RECORDS = 100
 
 
 def files_by_feed(folder: Path) -> dict[str, list[Path]]:
@@ -52,11 +58,29 @@ def _fits(feed: Feed, path: Path) -> bool:
     is_json = path.name.removesuffix(".gz").endswith(JSON_NAMES)
     if is_json != (feed.format is RawFormat.JSON):
         return False
-    store = LocalStore(path.parent)
+    store, names = LocalStore(path.parent), declared_sources(feed)
     file = RawFile(path.name, path.stat().st_size, datetime.now(UTC), "")
     try:
-        found = inspect(store, feed, declared_sources(feed), file)
+        found = inspect(store, feed, names, file)
     except FileRefused:
         return False
-    columns = columns_by_field(declared_sources(feed), found.header)
+    if is_json:
+        there = _first_members(store, found)
+        needed = (*(f.name for f in feed.fields if f.required), *feed.recognised_by)
+        return all(there.intersection(names[name]) for name in needed)
+    columns = columns_by_field(names, found.header)
     return all(columns[name] for name in feed.recognised_by)
+
+
+def _first_members(store: LocalStore, found: InspectedFile) -> set[str]:
+    """Which of the names by which a JSON file is read its first records have, as far as its beginning reaches."""
+    head, _ = first_bytes(store, found.file)
+    text = head.decode(errors="ignore").removeprefix(BYTE_ORDER_MARK)
+    levels, members = levels_of(found.names), set[str]()
+    # The last of them is cut off, which is no error here.
+    with suppress(ValueError):
+        for record in islice(
+            elements(text) if found.layout == "json_array" else text.splitlines(), FIRST_RECORDS
+        ):
+            members.update(read_record(record.encode(), levels).values)
+    return members

@@ -71,7 +71,7 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     """
     if file.path.endswith(COMPRESSED):
         raise FileRefused(f"{file.path}: this compression is not read; deliver it plain or as .gz")
-    head, whole = _first_bytes(store, file)
+    head, whole = first_bytes(store, file)
     if not head.removeprefix(codecs.BOM_UTF8).strip():
         raise FileRefused(f"{file.path}: the file is empty")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -89,7 +89,7 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     return InspectedFile(file, "json_lines", names)
 
 
-def _first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
+def first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
     """The file's beginning, decompressed, and whether that is all of it."""
     try:
         with store.open(file.path) as stream:

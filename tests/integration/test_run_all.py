@@ -209,6 +209,11 @@ def test_online_retail(
         ("14911", "132572.62"),
         ("12415", "123725.45"),
     ]
+    # Exact repeats stay rows: a customer may buy the same twice.
+    line = "invoice_number, stock_code, detail, quantity, invoice_date, unit_price, customer_id, country"
+    assert query(warehouse_url, f"SELECT count(*) - count(DISTINCT ({line})) FROM user_purchase") == [
+        (5_268,)
+    ]
     version = lake.mart("user_purchase").version()
 
     # The same lines under another name add nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -145,7 +146,13 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
     for name in ("logs", "other-folder", ".hidden"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.json").write_text("[]")
-    (tmp_path / "events.jsonl.gz").write_bytes(zipped(json_lines(event())))
+    (tmp_path / "events.jsonl.gz").write_bytes(zipped(json_lines("garbage", event())))
+    (tmp_path / "array.json").write_text("\ufeff\n[\n" + json.dumps(event(user_id=None), indent=2) + ", 5]")
+    (tmp_path / "mapping.json").write_text('{"actor.login": "user_id", "type": "action_type"}')
+    (tmp_path / "README.json").write_text(json.dumps({"about": event()}))
+    (tmp_path / "indented.jsonl").write_text(json.dumps(event(), indent=2))
+    for name, text in {"nothing": "[]", "number": "5", "deep": "[" * 60_000, "text": "about"}.items():
+        (tmp_path / f"{name}.json").write_text(text)
     (tmp_path / "shop.csv").write_text(purchases(purchase()))
     (tmp_path / "films.csv.gz").write_bytes(zipped(reviews(("1", "good"))))
     (tmp_path / "accounts.csv").write_text(users(user()))
@@ -158,7 +165,7 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
     found = files_by_feed(tmp_path)
 
     assert {feed: [path.name for path in paths] for feed, paths in found.items()} == {
-        "logs": ["events.jsonl.gz", "logs"],
+        "logs": ["array.json", "events.jsonl.gz", "logs"],
         "purchases": ["shop.csv"],
         "reviews": ["films.csv.gz"],
         "users": ["accounts.csv"],
