@@ -28,7 +28,7 @@ from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, load_mapping
 from jobs.lake.archive import archived, how_to_restore
-from jobs.lake.quarantine import count_rejected, quarantine_table
+from jobs.lake.quarantine import count_rejected, no_such_reason, quarantine_table
 from jobs.lake.rereading import read_again
 from jobs.lake.staging import StageResult
 from jobs.reports import add_json, print_json, print_table
@@ -72,6 +72,8 @@ def replay(
     missing = {path: number for path, number in rejected.items() if path not in there}
     if not before:
         log.info("replay %s: nothing to read again", feed.name)
+        if reason and not missing:
+            log.info("replay %s: %s", feed.name, no_such_reason(reason, counts))
         return ReplayResult({}, missing, StageResult(feed.name, ()))
     return ReplayResult(before, missing, read_again(run, feed, list(before), names, max_rejected_share))
 

@@ -28,6 +28,7 @@ from jobs.feeds import FEEDS
 from jobs.lake.quarantine import (
     RejectedCount,
     count_rejected,
+    no_such_reason,
     quarantine_table,
     sample_rejected,
     selected,
@@ -135,6 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             table = quarantine_table(run)
             chosen = (options.feed, options.reason, options.file)
             counts = count_rejected(table, *chosen)
+            if options.reason and not counts:
+                others = count_rejected(table, options.feed, file=options.file)
+                log.info("quarantine: %s", no_such_reason(options.reason, others))
             records = sample_rejected(table, counts, options.sample) if options.sample else []
             written = None
             if options.export:

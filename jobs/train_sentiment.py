@@ -273,8 +273,6 @@ def _joined(run: RunContext, labels: DataFrame, reviews: str, name: str) -> Data
 
 def _read_csv(spark: SparkSession, path: str) -> DataFrame:
     where = path if "://" in path else Path(path).absolute().as_uri()
-    if "://" not in path and not Path(path).is_file():
-        raise ConfigurationError(f"{path}: there is no such file")
     return spark.read.csv(where, header=True, multiLine=True, quote='"', escape='"')
 
 
@@ -319,6 +317,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argparse.ArgumentParser.error(arguments, "--max-terms and --rating-scale must not be negative")
 
     def body() -> None:
+        for path in (options.labels, options.reviews or "staged"):
+            if path != "staged" and "://" not in path and not Path(path).is_file():
+                raise ConfigurationError(f"{path}: there is no such file")
         with (
             open_run("train-sentiment", Settings.from_env()) as run,
             recorded(run),

@@ -126,14 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse_args(argv)
 
     def body() -> None:
-        if ".." in options.into.split("/") or is_hidden(options.into.strip("/")):
-            raise ConfigurationError(
-                f"--into {options.into}: must be a plain folder below raw/{options.feed}"
-            )
+        into = options.into
+        if into.startswith("/") or ".." in into.split("/") or is_hidden(into.strip("/")):
+            raise ConfigurationError(f"--into {into}: must be a plain folder below raw/{options.feed}")
         with open_run("upload", Settings.from_env()) as run, recorded(run), run.step("upload") as detail:
             # What is replaced must not be in the middle of being archived.
             with run.locks.hold(*([f"staging/{options.feed}"] if options.replace else [])):
-                result = upload(run.store, options.feed, options.paths, options.into, options.replace)
+                result = upload(run.store, options.feed, options.paths, into, options.replace)
             run.note_written(Dataset(f"raw/{options.feed}", files=len(result.uploaded)))
             detail.append(f"{len(result.uploaded)} files, {len(result.unchanged)} unchanged")
         print(f"{len(result.uploaded)} uploaded, {len(result.unchanged)} unchanged")

@@ -22,7 +22,9 @@ class MaxMind:
     def __init__(self, file: Path) -> None:
         try:
             self._reader = maxminddb.open_database(file)
-        except (OSError, maxminddb.InvalidDatabaseError) as error:
+        except OSError as error:
+            raise ConfigurationError(f"GEOLOCATION_DATABASE={str(file)!r}: {error.strerror}") from None
+        except maxminddb.InvalidDatabaseError as error:
             raise ConfigurationError(f"GEOLOCATION_DATABASE={str(file)!r}: {error}") from None
 
     def locate(self, addresses: Sequence[str]) -> list[Location]:

@@ -103,6 +103,12 @@ def count_rejected(
     return sorted(chosen, key=lambda count: (count.feed, count.path, count.reasons))
 
 
+def no_such_reason(reason: str, counts: Sequence[RejectedCount]) -> str:
+    """What to say where none of what was counted was rejected for a reason."""
+    there = sorted({name for count in counts for name in count.reasons})
+    return f"no record was rejected for {reason}; the reasons are: {', '.join(there) or 'none'}"
+
+
 def sample_rejected(
     table: LakeTable, counts: Sequence[RejectedCount], number: int, run_ids: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:

@@ -140,6 +140,8 @@ def test_status_plan_and_quarantine(
     assert found["by_file"] == [{"feed": "logs", "path": "raw/logs/1.jsonl", "records": 1}]
     (record,) = found["sample"]
     assert json.loads(record["record"]) == BAD_TIME
+    assert main(["quarantine", "--reason", "timestamp_wrong"]) == 0
+    assert "rejected for timestamp_wrong; the reasons are: timestamp_invalid\n" in capsys.readouterr().err
     for pattern, number in {"raw/logs/?.jsonl": 1, "raw/logs/%.jsonl": 0, "*": 1}.items():
         assert ask("quarantine", "--file", pattern)["records"] == number
     for name in ("out.csv", "out.jsonl"):

@@ -108,7 +108,9 @@ def test_a_mended_rule_a_worse_mapping_and_a_file_that_is_gone(
     assert zone.counts() == {"a.jsonl": (2, 2, 0, 0), "b.jsonl": (2, 1, 0, 1)}
     assert zone.ledger()["b.jsonl"].batch == batch
     assert main(["replay", "logs", "--reason", "action_type_too_long"]) == 0
-    assert "no file to read again" in capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert "no file to read again" in printed
+    assert "no record was rejected for action_type_too_long; the reasons are: timestamp_invalid\n" in said
 
     # Without its file a rejected record stays, and what was accepted, too.
     (zone.folder / "b.jsonl").unlink()

@@ -104,7 +104,7 @@ def test_a_wrong_value_is_told_what_is_expected(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("into", ["../other", "a/../../b", "_hidden", "a/.b"])
+@pytest.mark.parametrize("into", ["../other", "a/../../b", "_hidden", "a/.b", "/absolute"])
 def test_upload_stays_below_its_feed(
     into: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,7 +201,10 @@ def test_the_environment_chooses(tmp_path: Path) -> None:
         ({"GEOLOCATION_PROVIDER": "ip-api", "GEOLOCATION_URL": "file:///etc/passwd"}, "http:// or https://"),
         ({"GEOLOCATION_PROVIDER": "ip-api", "GEOLOCATION_LIMIT": "0"}, "a whole number above 0"),
         ({"GEOLOCATION_PROVIDER": "maxmind"}, "GEOLOCATION_DATABASE: needed"),
-        ({"GEOLOCATION_PROVIDER": "maxmind", "GEOLOCATION_DATABASE": "/no/such.mmdb"}, "/no/such.mmdb"),
+        (
+            {"GEOLOCATION_PROVIDER": "maxmind", "GEOLOCATION_DATABASE": "/no/such.mmdb"},
+            "'/no/such.mmdb': No such file or directory$",
+        ),
         ({"GEOLOCATION_PROVIDER": "maxmind", "GEOLOCATION_DATABASE": __file__}, "valid"),
     ],
 )

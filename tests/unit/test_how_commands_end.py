@@ -51,13 +51,35 @@ def test_an_error_of_a_file_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("output", "message"), [("", "is a folder"), ("no/such/folder/report.html", "there is no folder")]
+    ("arguments", "message"),
+    [
+        (["report", "--output", "/etc"], "--output /etc: is a folder"),
+        (
+            ["report", "--output", "/no/such/report.html"],
+            "--output /no/such/report.html: there is no folder /no/such",
+        ),
+        (
+            ["quarantine", "--export", "/no/such/x.csv"],
+            "--export /no/such/x.csv: there is no folder /no/such",
+        ),
+        (["train-sentiment", "--labels", "/no/such.csv"], "/no/such.csv: there is no such file"),
+        (
+            ["train-sentiment", "--labels", "/etc/passwd", "--reviews", "/no/such.csv"],
+            "/no/such.csv: there is no",
+        ),
+    ],
 )
-def test_a_report_that_cannot_be_written_is_not_begun(
-    output: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_files_that_are_named_are_looked_for_before_work_begins(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["report", "--output", str(tmp_path / output)]) == 2
-    assert message in capsys.readouterr().err
+    monkeypatch.setenv("LAKE_URI", str(tmp_path / "lake"))
+    assert cli.main(arguments) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "lake").exists()
 
 
 def test_ctrl_c_while_packages_are_imported_is_one_line(
