@@ -96,9 +96,11 @@ def table(
 ) -> str:
     """A plain text table; numbers stand to the right, None is shown as a dash. Text over `longest` is cut.
 
-    Digits are grouped from 10,000 on, so that a year reads as a year.
+    Digits are grouped from 10,000 on, so that a year reads as a year; those of keys and ids never, so that they can be
+    copied.
     """
-    cells = [[_cell(value, longest) for value in row] for row in rows]
+    grouped = [not f"_{name}".endswith(("_key", "_id")) for name in header]
+    cells = [[_cell(v, longest, grouping) for v, grouping in zip(row, grouped, strict=True)] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
     right = [
         all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(header))
@@ -111,13 +113,13 @@ def table(
     return "\n".join([line(list(header)), line(["-" * w for w in widths]), *(line(row) for row in cells)])
 
 
-def _cell(value: object, longest: int) -> str:
+def _cell(value: object, longest: int, grouped: bool) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
-        grouping = "," if abs(value) >= 10_000 else ""
+        grouping = "," if grouped and abs(value) >= 10_000 else ""
         return (
             f"{value:{grouping}}"
             if isinstance(value, int)

@@ -18,6 +18,13 @@ def test_a_table_has_numbers_on_the_right_and_dashes_for_nothing() -> None:
     ]
 
 
+def test_keys_can_be_copied_from_a_table() -> None:
+    rows = [(2755241899462698042, 123456, 123456)]
+    assert table(("user_key", "id", "amount"), rows).splitlines()[-1] == (
+        "  2755241899462698042  123456  123,456"
+    )
+
+
 def test_a_table_without_rows_is_its_header_and_long_text_is_cut() -> None:
     assert table(("a", "b"), []).splitlines() == ["  a  b", "  -  -"]
     assert table(("text",), [("x" * 100,)]).splitlines()[-1] == "  " + "x" * 57 + "..."
