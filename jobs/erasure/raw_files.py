@@ -9,8 +9,11 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import IO, cast
 
 from jobs.erasure.person import Person
@@ -22,6 +25,9 @@ PIECE_BYTES = 1024 * 1024
 OVERLAP = 1024
 BOM = "\ufeff"
 UTF8, ESCAPED = "utf-8", "surrogateescape"
+LINE_BREAK = re.compile(r"[\r\n]")
+# A value as it stands in a CSV record; what follows a closing quote still belongs to it.
+CELL = re.compile(r'"[^"]*(?:""[^"]*)*(?:"[^,]*)?|[^,]+')
 
 
 @dataclass
@@ -53,93 +59,123 @@ def cut(
 ) -> Cut:
     """Copy a file of a feed to out, if given, without the person's records."""
     found = Cut()
-    if feed.format is RawFormat.CSV:
-        pieces = _csv(person, feed, names, stream, found)
-    else:
-        pieces = _json(person, feed, names, stream, found)
-    for piece in pieces:
+    is_csv = feed.format is RawFormat.CSV
+    lines = _lines(stream, spanned=is_csv and feed.multi_line)
+    for piece in (_csv if is_csv else _json)(person, feed, names, lines, found):
         if out is not None:
-            out.write(piece)
+            out.write(piece.encode(UTF8, ESCAPED))
     return found
 
 
-def _csv(person: Person, feed: Feed, names: SourceNames, stream: IO[bytes], found: Cut) -> Iterator[bytes]:
+def _lines(stream: IO[bytes], spanned: bool) -> Iterator[str]:
+    """The lines of a file with their ends, cut where Spark cuts them.
+
+    A carriage return alone ends a line, too. In a CSV file whose values may span lines, all end as the first one.
+    """
+    lines = io.TextIOWrapper(stream, UTF8, ESCAPED, newline="")
+    first = next(lines, "")
+    ends = (first[len(first.rstrip("\r\n")) :], "\r\n") if spanned else ("\n", "\r")
+    line = ""
+    for part in chain([first], lines):
+        line += part
+        if line.endswith(ends):
+            yield line
+            line = ""
+    if line:
+        yield line
+
+
+def _csv(person: Person, feed: Feed, names: SourceNames, lines: Iterator[str], found: Cut) -> Iterator[str]:
+    known = {source.lower() for sources in names.values() for source in sources}
     header: list[str] | None = None
-    for record in _csv_records(stream, feed.multi_line):
-        text = record.decode(UTF8, ESCAPED)
-        cells = _cells(text.removeprefix(BOM) if header is None else text)
+    for record, cells in _csv_records(lines, feed.multi_line):
         if header is None and cells:
-            # A file without a header has a record in its place.
-            if person.is_named_in(text):
-                found.removed += 1
+            header = [cell.strip().lower() for cell in cells]
+            if not known.isdisjoint(header) and not person.is_named_in(record):
+                yield record
                 continue
-            header = cells
-            yield record
-        elif not cells:
-            yield record
-        elif len(cells) == len(header or []) or record.count(b"\n") <= 1:
-            yield from _unless_owned(person, feed, names, header or [], record, found)
-        else:
-            # A quote that was left open made one record of many lines.
-            for line in record.splitlines(keepends=True):
-                yield from _unless_owned(person, feed, names, header or [], line, found)
-
-
-def _unless_owned(
-    person: Person, feed: Feed, names: SourceNames, header: list[str], record: bytes, found: Cut
-) -> Iterator[bytes]:
-    text = record.decode(UTF8, ESCAPED)
-    if person.owns_cells(feed, names, header, _cells(text), text):
-        found.removed += 1
-    else:
-        found.kept += 1
-        yield record
-
-
-def _csv_records(stream: IO[bytes], multi_line: bool) -> Iterator[bytes]:
-    """The records of a CSV file with their line ends; a line break inside quotes ends none."""
-    waiting: list[bytes] = []
-    quotes = 0
-    for line in stream:
-        waiting.append(line)
-        quotes += line.count(b'"')
-        if not multi_line or quotes % 2 == 0:
-            yield b"".join(waiting)
-            waiting, quotes = [], 0
-    if waiting:
-        yield b"".join(waiting)
-
-
-def _cells(text: str) -> list[str]:
-    limit = csv.field_size_limit(len(text) + 1)
-    try:
-        return next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
-    except csv.Error:
-        return [text]
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _json(person: Person, feed: Feed, names: SourceNames, stream: IO[bytes], found: Cut) -> Iterator[bytes]:
-    first = stream.readline()
-    while first and not first.strip(b"\xef\xbb\xbf \t\r\n"):
-        yield first
-        first = stream.readline()
-    if first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-        yield _array(person, feed, names, (first + stream.read()).decode(UTF8, ESCAPED), found)
-        return
-    line = first
-    while line:
-        text = line.decode(UTF8, ESCAPED).removeprefix(BOM)
-        if text.strip() and person.owns_json(feed, names, text):
+            # A file without a header has a record in its place; what its columns are is not known.
+            header = []
+        if cells and person.owns_cells(feed, names, header or [], cells, record):
             found.removed += 1
         else:
-            found.kept += bool(text.strip())
+            found.kept += bool(cells)
+            yield record
+
+
+def _csv_records(lines: Iterator[str], multi_line: bool) -> Iterator[tuple[str, list[str]]]:
+    """The records of a CSV file as they stand there, and their cells; an empty line has none.
+
+    They are those that Spark finds. One of several lines that staging rejects, since a quote was left open or since it
+    has not the header's number of cells, may hold many people's records: it comes in as small parts as it can.
+    """
+    # A quote that is left open may take in the rest of the file.
+    csv.field_size_limit(sys.maxsize)
+    if not multi_line:
+        yield from ((line, _cells(line)) for line in lines)
+        return
+    width = 0
+    for record, cells in _joined(lines):
+        width = width or len(cells)
+        if _is_one_line(record) or (len(cells) == width and _is_well_quoted(record)):
+            yield record, cells
+            continue
+        for part, part_cells in _joined(io.StringIO(record, newline="")):
+            if _is_one_line(part) or _is_well_quoted(part):
+                yield part, part_cells
+            else:
+                yield from ((line, _cells(line)) for line in io.StringIO(part, newline=""))
+
+
+def _joined(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Lines, those that a value in quotes spans in one, and their cells; only at a value's beginning a quote opens."""
+    taken: list[str] = []
+
+    def take() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield _one_end(line)
+
+    for cells in csv.reader(take()):
+        yield "".join(taken), cells
+        taken.clear()
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([_one_end(line)]), [])
+
+
+def _one_end(line: str) -> str:
+    """A line for Python's CSV reader, to which every line break is an end, and a BOM a part of a value."""
+    return LINE_BREAK.sub(" ", line.removeprefix(BOM).rstrip("\r\n")) + "\n"
+
+
+def _is_one_line(record: str) -> bool:
+    return not LINE_BREAK.search(record.rstrip("\r\n"))
+
+
+def _is_well_quoted(record: str) -> bool:
+    """Whether every value in quotes that spans lines has an even number of them, without which staging rejects it."""
+    cells = (found[0] for found in CELL.finditer(record.rstrip("\r\n")))
+    return all(cell.count('"') % 2 == 0 for cell in cells if cell[:1] == '"' and LINE_BREAK.search(cell))
+
+
+def _json(person: Person, feed: Feed, names: SourceNames, lines: Iterator[str], found: Cut) -> Iterator[str]:
+    is_first = True
+    for line in lines:
+        text = line.removeprefix(BOM).strip()
+        if is_first and text.startswith("["):
+            yield _array(person, feed, names, line + "".join(lines), found)
+            return
+        is_first = is_first and not text
+        if text and person.owns_json(feed, names, text):
+            found.removed += 1
+        else:
+            found.kept += bool(text)
             yield line
-        line = stream.readline()
 
 
-def _array(person: Person, feed: Feed, names: SourceNames, text: str, found: Cut) -> bytes:
+def _array(person: Person, feed: Feed, names: SourceNames, text: str, found: Cut) -> str:
     """An array without the person's elements; one that cannot be taken apart to its end stays as it is."""
     kept: list[str] = []
     removed = 0
@@ -163,12 +199,12 @@ def _array(person: Person, feed: Feed, names: SourceNames, text: str, found: Cut
                 position = after
                 break
     except (ValueError, IndexError, RecursionError):
-        return text.encode(UTF8, ESCAPED)
+        return text
     found.removed, found.kept = removed, len(kept)
     if not removed:
-        return text.encode(UTF8, ESCAPED)
+        return text
     rest = text[_before_space(text, position) :]
-    return (text[:begin] + ",".join(kept) + rest).encode(UTF8, ESCAPED)
+    return text[:begin] + ",".join(kept) + rest
 
 
 def _after_space(text: str, position: int) -> int:

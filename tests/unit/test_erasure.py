@@ -74,13 +74,68 @@ def test_csv_records_that_cannot_be_taken_apart() -> None:
     left = lines(header, broken, good, "o4,5,Desk,1,1,2024-01-01")
     assert without("orders", text) == (left, 1, 3)
     assert without("orders", lines(header, "o5,17,Lamp", good)) == (lines(header, good), 1, 1)
-    # A file without a header has a record in its place.
-    users = lines("1,Ann,Mark,ann@x.org", "2,Bob,Stone,bob@x.org")
-    assert without("users", users) == (lines("2,Bob,Stone,bob@x.org"), 1, 0)
+    # A file without a header has a record in its place, which is kept like any other.
+    customers = ("17,Ann,ann@x.org", "2,Bob,bob@x.org", "3,Cid,cid@x.org")
+    for who in (Person(("ann@x.org",)), Person(ids={"customer_id": ("17",)})):
+        assert without("customers", lines(*customers), who) == (lines(*customers[1:]), 1, 2)
+        assert without("customers", lines(*customers[1::-1]), who) == (lines(customers[1]), 1, 1)
     latin = b"cid,review_str\r\n5,caf\xe9\r\n17,x\r\n"
     out = io.BytesIO()
     cut(ANN, FEEDS["reviews"], declared_sources(FEEDS["reviews"]), io.BytesIO(latin), out)
     assert out.getvalue() == b"cid,review_str\r\n5,caf\xe9\r\n"
+
+
+HEADER = "customer_id,name,email,registration_date"
+BOB, ANN_, CID = "1,Bob,bob@x.org,2024-01-01", "17,Ann,ann@x.org,2024-01-01", "3,Cid,cid@x.org,2024-01-01"
+
+
+@pytest.mark.parametrize(
+    ("feed", "header", "theirs", "others"),
+    [
+        ("customers", HEADER, ANN_, [BOB, CID]),
+        # A quote inside a value opens none.
+        ("customers", HEADER, ANN_, ['1,Bob 5" B,bob@x.org,2024-01-01', '3,Cid 6" C,cid@x.org,2024-01-01']),
+        # One that is closed too early ends there, whatever follows it.
+        ("customers", HEADER, ANN_, ['1,"Bob" B,bob@x.org,2024-01-01', '3,"Cid" "C,cid@x.org,2024-01-01']),
+        # One that is left open takes others in, with as many values as the header or with more.
+        ("customers", HEADER, ANN_, ['1,Bob,"bob@x.org,2024-01-01', '3,Cid,"cid@x.org",2024-01-01']),
+        ("customers", HEADER, ANN_, ['1,Bob,"bob@x.org,2024-01-01', CID]),
+        # Values over several lines are no other records.
+        (
+            "reviews",
+            "cid,review_str,id_review",
+            '17,"a\n5,b,c\n",r1',
+            ['5,"a\n17,b,c\n",r2', '6,"a\n\nb"x,r3'],
+        ),
+        ("reviews", "cid,review_str,id_review", '17,"a\nb",r1,more', ['5,"a\nb",r2,more']),
+        # Where they may not span lines, a quote that is left open spoils its own line only.
+        ("users", "id,email", "1,ann@x.org", ['2,"bob@x.org', '3,"cid@x.org']),
+        ("logs", '{"user_id": "a"}', '{"user_id": 17}', ['{"user_id": "b"}', "{broken"]),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_only_their_records_go_however_lines_end(
+    feed: str, header: str, theirs: str, others: list[str], end: str
+) -> None:
+    def text(*records: str) -> bytes:
+        return lines(header, *records, end="\n").replace("\n", end).encode()
+
+    kept = len(others) + (feed == "logs")
+    before, *after = others
+    for who in (ANN, Person(ANN.emails)) if "@" in theirs else (ANN,):
+        assert without(feed, text(before, theirs, *after), who) == (text(*others).decode(), 1, kept)
+        # The last line may have no end.
+        assert without(feed, text(*others) + theirs.replace("\n", end).encode(), who)[1:] == (1, kept)
+
+
+def test_a_line_break_of_another_kind_belongs_to_a_value() -> None:
+    header, theirs, other = "cid,review_str,id_review", "17,a{0}b,r1", "5,a{0}17,r2"
+    for end, inside in (("\n", "\r"), ("\r\n", "\n"), ("\r\n", "\r")):
+        there, left = [header, theirs.format(inside), other.format(inside)], [header, other.format(inside)]
+        assert without("reviews", lines(*there, end=end)) == (lines(*left, end=end), 1, 1)
+    # To staging these are one record, which it rejects.
+    mixed = f"{header}\r\n" + lines("5,a,r1", "17,b,r2", "6,c,r3", end="\n")
+    assert without("reviews", mixed) == (f"{header}\r\n" + lines("5,a,r1", "6,c,r3", end="\n"), 1, 2)
 
 
 def log(user: object, **more: object) -> dict[str, object]:
