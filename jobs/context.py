@@ -217,16 +217,21 @@ def writes(
 
 @contextmanager
 def open_run(
-    command: str, settings: Settings, warn_only: bool = False, quick: bool = False
+    command: str,
+    settings: Settings,
+    warn_only: bool = False,
+    quick: bool = False,
+    must_exist: bool = False,
 ) -> Iterator[RunContext]:
     """Check the lake and begin a run; at its end, close the Spark session that was opened for it, if any.
 
-    quick: for a command that only looks at something.
+    quick: for a command that only looks at something, soon. must_exist: as for those, a lake that is not there is not
+    made.
 
     Raises ConfigurationError, before Spark starts, when the lake cannot be used.
     """
     store = object_store(settings)
-    store.check()
+    store.check(make=not (quick or must_exist))
     had_spark = has_started()
 
     def start_spark() -> SparkSession:

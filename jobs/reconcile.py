@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         settings = Settings.from_env()
-        with open_warehouse(settings) as warehouse, open_run("reconcile", settings) as run:
+        with open_warehouse(settings) as warehouse, open_run("reconcile", settings, must_exist=True) as run:
             comparisons = reconcile(run, warehouse)
         print_comparisons(comparisons)
         differing = [comparison.table for comparison in comparisons if comparison.differences]

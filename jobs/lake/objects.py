@@ -50,8 +50,11 @@ class RawFile:
 class ObjectStore(Protocol):
     """What the jobs need of a place that holds files. Paths are relative to the lake."""
 
-    def check(self) -> None:
-        """Raise ConfigurationError if the lake cannot be reached or written with these settings."""
+    def check(self, make: bool = True) -> None:
+        """Raise ConfigurationError if the lake cannot be reached or written with these settings.
+
+        make: a local folder is made where there is none; otherwise that is an error, too.
+        """
 
     def list(self, prefix: str) -> Iterator[RawFile]:
         """Every file below the prefix, in order of path, except those that are hidden or whose name is not UTF-8."""
@@ -119,8 +122,12 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def check(self) -> None:
+    def check(self, make: bool = True) -> None:
         try:
+            if not make and not self.root.exists():
+                raise ConfigurationError(
+                    f"LAKE_URI={str(self.root)!r}: there is no lake yet; `user-analytics run` makes one"
+                )
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
@@ -230,7 +237,7 @@ class S3Store:
         for operation in ("PutObject", "CompleteMultipartUpload"):
             self.creating.meta.events.register(f"provide-client-params.s3.{operation}", _only_new)
 
-    def check(self) -> None:
+    def check(self, make: bool = True) -> None:
         where = f"LAKE_URI=s3a://{self.bucket}" + (f" at {self.endpoint}" if self.endpoint else "")
         try:
             self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)

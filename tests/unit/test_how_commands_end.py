@@ -82,6 +82,19 @@ def test_files_that_are_named_are_looked_for_before_work_begins(
     assert not (tmp_path / "lake").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [["plan"], ["status"], ["quarantine"], ["report"], ["lineage", "users"]], ids=" ".join
+)
+def test_a_command_that_only_looks_makes_no_lake(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAKE_URI", str(tmp_path / "typo"))
+    monkeypatch.setenv("WAREHOUSE_URL", f"embedded:{tmp_path / 'warehouse'}")
+    assert cli.main(command) == 2
+    assert f"LAKE_URI='{tmp_path}/typo': there is no lake yet" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_while_packages_are_imported_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
