@@ -11,6 +11,15 @@
 # with apt-get as root or with a sudo that asks no password; otherwise one line says
 # what to install, and the exit code is 2.
 set -euo pipefail
+case "$#:${1:-}" in
+  0: | 1: | 1:dev | 1:bench | 1:airflow) ;;
+  1:-h | 1:--help)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
+    exit ;;
+  *)
+    printf 'setup: unknown arguments: %s; expected dev, bench, airflow, or nothing\n' "$*" >&2
+    exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 unset PYTHONPATH PYTHONHOME
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
@@ -190,8 +199,6 @@ case "${1:-}" in
   dev) layer dev requirements-dev.txt ;;
   bench) layer bench requirements-bench.txt ;;
   airflow) airflow_environment ;;
-  "") ;;
-  *) stop "unknown argument $1: expected dev, bench, airflow, or nothing" ;;
 esac
 
 # Spark's launchers read this file, in every way a session is started: the Java that was checked above, whatever `java`
