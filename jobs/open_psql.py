@@ -29,6 +29,8 @@ def psql_environment(given: Mapping[str, str], schema: str, parts: dict[str, str
 
     The arguments of a program can be listed by every user of the machine, its environment cannot.
     """
+    # There is no variable for it: whoever has a client's key with a password is asked for it at the terminal.
+    parts.pop("sslpassword", None)
     options = parts.pop("options", given.get("PGOPTIONS", ""))
     environment = {**given, "PGOPTIONS": f"-c search_path={schema} {options}".strip()}
     if "password" in parts:

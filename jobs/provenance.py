@@ -62,7 +62,7 @@ def configuration(settings: Settings, environ: Mapping[str, str] | None = None) 
         "lake_uri": settings.lake_uri,
         "warehouse": without_credentials(settings.warehouse_url),
         "schema": settings.schema,
-        "s3_endpoint": settings.s3_endpoint and without_credentials(settings.s3_endpoint),
+        "s3_endpoint": settings.s3_endpoint,
         "s3_region": None if settings.lake_is_local else settings.s3_region,
         "spark_master": settings.spark_master,
         "driver_memory": settings.driver_memory,

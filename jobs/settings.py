@@ -64,7 +64,7 @@ class Settings:
             lake_uri=_lake_uri(get("LAKE_URI") or "var/lake"),
             warehouse_url=_warehouse_url(get("WAREHOUSE_URL") or "embedded:var/warehouse"),
             schema=_schema(get("WAREHOUSE_SCHEMA") or "analytics"),
-            s3_endpoint=get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL"),
+            s3_endpoint=_endpoint(get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL")),
             s3_access_key=get("AWS_ACCESS_KEY_ID"),
             s3_secret_key=get("AWS_SECRET_ACCESS_KEY"),
             s3_session_token=get("AWS_SESSION_TOKEN"),
@@ -128,10 +128,7 @@ def hosts_and_ports(parts: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def without_credentials(url: str) -> str:
     """The same address without user, password and options, fit for everyone to see."""
-    if _is_postgresql(url):
-        return f"postgresql://{_place(parse_dsn(url))}"
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2].partition('?')[0]}" if mark else url
+    return f"postgresql://{_place(parse_dsn(url))}" if _is_postgresql(url) else url
 
 
 def without_password(url: str) -> str:
@@ -157,8 +154,8 @@ def _place(parts: Mapping[str, str]) -> str:
 
 def _lake_uri(value: str) -> str:
     scheme = urlsplit(value).scheme if "://" in value else ""
-    if "@" in urlsplit(value).netloc:
-        # Not shown: what stands before the @ may be a key.
+    if re.search(r"://([^/@]*|[^@]*:[^@]*)@", value):
+        # Not shown: what stands before the @ may be a key, which may hold a /.
         raise ConfigurationError(
             "LAKE_URI holds something before an @: keys belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
@@ -180,6 +177,15 @@ def _lake_uri(value: str) -> str:
     if not urlsplit(value).netloc:
         raise ConfigurationError(f"LAKE_URI={value!r}: the bucket is missing; write s3a://bucket[/prefix]")
     return value.rstrip("/")
+
+
+def _endpoint(value: str | None) -> str | None:
+    if "@" in (value or ""):
+        raise ConfigurationError(
+            "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL holds something before an @: keys belong in AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY"
+        )
+    return value
 
 
 def _folder(path: str) -> str:

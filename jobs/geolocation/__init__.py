@@ -26,9 +26,9 @@ def open_provider(environ: Mapping[str, str] | None = None) -> Provider | None:
         return None
     if name == "ip-api":
         url = env.get("GEOLOCATION_URL", "").strip() or URL
-        if not url.startswith(("http://", "https://")):
+        if not url.startswith(("http://", "https://")) or "@" in url.partition("?")[0]:
             raise ConfigurationError(
-                "GEOLOCATION_URL: expected an address that begins with http:// or https://"
+                "GEOLOCATION_URL: expected an address that begins with http:// or https://, without a user"
             )
         return IpApi(url, _number(env, "GEOLOCATION_LIMIT", DEFAULT_LIMIT))
     if name == "maxmind":

@@ -199,6 +199,10 @@ def test_the_environment_chooses(tmp_path: Path) -> None:
             "GEOLOCATION_PROVIDER='ipapi': choose from none, ip-api, maxmind",
         ),
         ({"GEOLOCATION_PROVIDER": "ip-api", "GEOLOCATION_URL": "file:///etc/passwd"}, "http:// or https://"),
+        (
+            {"GEOLOCATION_PROVIDER": "ip-api", "GEOLOCATION_URL": "http://me:secret@host/batch"},
+            "without a user$",
+        ),
         ({"GEOLOCATION_PROVIDER": "ip-api", "GEOLOCATION_LIMIT": "0"}, "a whole number above 0"),
         ({"GEOLOCATION_PROVIDER": "maxmind"}, "GEOLOCATION_DATABASE: needed"),
         (

@@ -26,7 +26,7 @@ exit 7
             ("user=me dbname=shop host=db", "s3cr/et", "-c search_path=analytics -c work_mem=1GB"),
         ),
         (
-            "postgresql://me@db/shop",
+            "postgresql://me@db/shop?sslpassword=s3cr",
             {"PGPASSWORD": "mine"},
             ("user=me dbname=shop host=db", "mine", "-c search_path=analytics"),
         ),

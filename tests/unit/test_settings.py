@@ -30,6 +30,7 @@ def test_without_any_variable_everything_lies_below_var() -> None:
         ("s3a://bucket", "s3a://bucket"),
         ("s3a://bucket/a/prefix/", "s3a://bucket/a/prefix"),
         ("s3://bucket/a", "s3a://bucket/a"),
+        ("s3://bucket/me@example.org", "s3a://bucket/me@example.org"),
         ("/data/lake/", "/data/lake"),
         ("/data/./other/../lake", "/data/lake"),
         ("/data/my lake+1%", "/data/my lake+1%"),
@@ -165,9 +166,19 @@ def test_of_a_malformed_address_the_scheme_is_shown_at_most(url: str, begin: str
         assert not re.search("S3|CRET", str(raised.value))
 
 
-def test_keys_in_the_lakes_address_are_refused_and_not_shown() -> None:
-    with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID") as caught:
-        Settings.from_env({"LAKE_URI": "s3a://some-key:some-secret@bucket/lake"})
+@pytest.mark.parametrize(
+    ("variable", "address"),
+    [
+        ("LAKE_URI", "s3a://some-key:some-secret@bucket/lake"),
+        ("LAKE_URI", "s3a://some-key:some-secret/x@bucket/lake"),
+        ("LAKE_URI", "s3a://some-key@bucket/lake"),
+        ("AWS_ENDPOINT_URL", "http://some-key:some-secret@minio:9000"),
+        ("AWS_ENDPOINT_URL_S3", "http://some-key:some-secret@minio:9000"),
+    ],
+)
+def test_keys_in_the_lakes_address_are_refused_and_not_shown(variable: str, address: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{variable}.* AWS_ACCESS_KEY_ID") as caught:
+        Settings.from_env({variable: address})
     assert "some-" not in str(caught.value)
 
 
