@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from jobs.warehouse.base import REPLACED_FROM_SHARE, ROW_COUNT, Load
 from jobs.warehouse.declarations import Table, tables
+from jobs.warehouse.postgres_catalog import added
 
 NEW_TABLE = "_new_{}"
 CHANGES_TABLE = "_changes_{}"
@@ -94,8 +95,9 @@ class Months:
 
     def settle(self) -> Iterator[sql.Composable]:
         """Give the partitions of a table that was swapped in their names, once those of the old table are gone."""
-        for name in sorted(self._attached()):
-            yield from self._rename(name.removeprefix(_new("")))
+        for name in sorted(self.attached()):
+            if name.startswith(_new("")):
+                yield from self._rename(name.removeprefix(_new("")))
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
@@ -120,12 +122,15 @@ class Months:
         return dict(self.cursor.fetchall())
 
     def to_build(self, changed: Mapping[date, int], only_merge: bool) -> list[date]:
-        """The months that are made anew: those without a partition, and those of which much changed."""
-        attached, chosen = self._attached(), []
+        """The months that are made anew: those without a partition, and those of which much changed.
+
+        One to which others added something, a view or an index, stays.
+        """
+        attached, chosen = self.attached(), []
         room = MONTHS_AT_MOST - len(attached)
         for month, rows in sorted(changed.items()):
             if self.name(month) in attached:
-                if not only_merge and self._is_mostly_changed(month, rows):
+                if not only_merge and self._is_mostly_changed(month, rows) and not self._added(month):
                     chosen.append(month)
             elif EPOCH <= month < END and room > 0 and not self._is_among_others(month):
                 chosen.append(month)
@@ -143,7 +148,7 @@ class Months:
             "INSERT INTO {0} ({1}) SELECT {1} FROM {2} WHERE NOT _deleted AND {3}",
             *(_new(name), identifiers(self.table.column_names), self._changes, within),
         )
-        if name in self._attached():
+        if name in self.attached():
             yield self._sql(
                 "INSERT INTO {0} ({1}) SELECT {1} FROM {2} AS t "
                 "WHERE NOT EXISTS (SELECT FROM {3} AS s WHERE s.{4} = t.{4})",
@@ -177,14 +182,14 @@ class Months:
     def name(self, month: date) -> str:
         return f"{self.table.name}_{month:%Y_%m}"
 
-    def _attached(self) -> set[str]:
-        """The names of the published table's partitions."""
+    def attached(self, name: str | None = None) -> set[str]:
+        """The names of the partitions of a table, the published one where no other is named."""
         if not may_be_partitioned(self.table):
             return set()
         self.cursor.execute(
             "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
             "WHERE inhparent = to_regclass(%s)",
-            (self._name(self.table.name).as_string(self.cursor),),
+            (self._name(name or self.table.name).as_string(self.cursor),),
         )
         return {name for (name,) in self.cursor.fetchall()}
 
@@ -193,6 +198,9 @@ class Months:
             return False
         self.cursor.execute(self._sql("SELECT count(*) FROM {}", self.name(month)))
         return bool(rows > self.cursor.fetchone()[0] * REPLACED_FROM_SHARE)
+
+    def _added(self, month: date) -> list[str]:
+        return added(self.cursor, self.schema, self._name(self.name(month)))
 
     def _is_among_others(self, month: date) -> bool:
         """Whether the default partition has rows of a month: it can then have no partition of its own."""

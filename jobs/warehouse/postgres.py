@@ -41,6 +41,7 @@ from jobs.warehouse.partitions import (
     months_of_whole,
     rows_by_month,
 )
+from jobs.warehouse.postgres_catalog import Right, added, close, grant, rights
 from jobs.warehouse.postgres_copy import copy_rows
 
 OLDEST_VERSION = 120_000
@@ -242,6 +243,9 @@ class PostgresPublication:
         table, new = load.table, _staged(load)
         create = self._create_whole(cursor, load)
         by_month = " by month" if len(create) > 1 else ""
+        if table.name in self._present(cursor) and (kept := self._added(cursor, table, views().values())):
+            statements = [*create, copy, *self._keys(table, new), *self._replacement(table)]
+            return f"new table{by_month}, its rows moved, for the sake of {', '.join(kept)}", statements
         foreign_keys = [self._foreign_key(table, key) for key in table.foreign_keys]
         statements = [*create, copy, *self._keys(table, new), self._rename(new, table.name), *foreign_keys]
         return f"new table{by_month}, keyed after its rows, swapped in", statements
@@ -254,7 +258,7 @@ class PostgresPublication:
         built = [statement for month in chosen for statement in self._build_month(cursor, months, month)]
         exchanged = [statement for month in chosen for statement in months.exchange(month)]
         strategy = ", ".join(["merge", *(f"{month:%Y-%m} made anew" for month in chosen)])
-        return strategy, [copy, *built, self._upsert(table), *exchanged, self._delete(table)]
+        return strategy, [copy, *built, self._merge(table), *exchanged, self._delete(table)]
 
     def new_columns(self, loads: Sequence[Load]) -> Mapping[str, Sequence[Column]]:
         with self.connection.cursor() as cursor:
@@ -262,7 +266,8 @@ class PostgresPublication:
             for load in loads:
                 if not load.whole:
                     self._create_changes(cursor, load.table)
-                    found[load.table.name] = self._missing(cursor, load.table)
+                    staged, advice = _staged(load), self._made_anew(load.table)
+                    found[load.table.name] = self._missing(cursor, load.table, staged, advice)
         self.connection.rollback()
         return {name: columns for name, columns in found.items() if columns}
 
@@ -297,6 +302,9 @@ class PostgresPublication:
             self._drop_staged(cursor, load.table)
             for statement in self._create_whole(cursor, load):
                 cursor.execute(statement)
+            # A table that is published for the first time is for whom default privileges say; its partitions are not.
+            itself = [staged] if load.table.name in self._present(cursor) else []
+            close(cursor, self.schema, [*itself, *self._months(cursor, load.table).attached(staged)])
         else:
             self._create_changes(cursor, load.table)
         self.connection.commit()
@@ -330,6 +338,7 @@ class PostgresPublication:
             log.info("publish %s: %s made anew for %s changes", name, f"{month:%Y-%m}", rows)
             for statement in self._build_month(cursor, months, month):
                 cursor.execute(statement)
+            close(cursor, self.schema, [NEW_TABLE.format(months.name(month))])
 
     def _build_month(self, cursor: Any, months: Months, month: date) -> Iterable[sql.Composable]:
         table = months.table
@@ -343,14 +352,17 @@ class PostgresPublication:
     def _create_changes(self, cursor: Any, table: Table) -> None:
         self._drop_staged(cursor, table)
         columns = [*(_definition(c) for c in table.columns), sql.SQL("_deleted boolean NOT NULL")]
-        name = self._name(CHANGES_TABLE.format(table.name))
-        cursor.execute(sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(name, sql.SQL(", ").join(columns)))
+        name = CHANGES_TABLE.format(table.name)
+        cursor.execute(
+            sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(self._name(name), sql.SQL(", ").join(columns))
+        )
+        close(cursor, self.schema, [name])
 
     def _switch(self, cursor: Any, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
         """The one transaction after which readers see the new state, or none of it."""
         for load in loads:
             if not load.whole:
-                self._adapt(cursor, load.table)
+                self._adapt(cursor, load.table, _staged(load), self._made_anew(load.table))
         swapped = {load.table.name for load in loads if load.whole}
         there = self._present(cursor)
         affected = [
@@ -367,11 +379,15 @@ class PostgresPublication:
                     )
                 )
         for load in loads:
-            if load.whole:
-                self._swap(cursor, load.table, load.table.name in there)
+            if load.whole and load.table.name not in there:
+                self._put_in_place(cursor, load.table)
+            elif load.whole and (kept := self._added(cursor, load.table, views)):
+                self._replace_rows(cursor, load.table, kept)
+            elif load.whole:
+                self._swap(cursor, load.table)
         for load in loads:
             if not load.whole:
-                cursor.execute(self._upsert(load.table))
+                cursor.execute(self._merge(load.table))
         # Rows of a new month may point at rows that were merged just now, and those of the old one at such as go.
         for load in loads:
             months = self._months(cursor, load.table)
@@ -385,12 +401,12 @@ class PostgresPublication:
             cursor.execute(self._foreign_key(table, key))
         self._create_views(cursor, views)
         for load in loads:
+            leavings = [_old(load.table), _staged(load)]
+            names = sql.SQL(", ").join(map(self._name, leavings))
+            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names))
             if load.whole:
-                cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._name(_old(load.table))))
                 for statement in self._months(cursor, load.table).settle():
                     cursor.execute(statement)
-            else:
-                cursor.execute(sql.SQL("DROP TABLE {}").format(self._name(_staged(load))))
         checks = [check for load in loads for check in self._checks(cursor, load)]
         if not all(check.passed for check in checks):
             raise CheckFailed(checks)
@@ -405,24 +421,34 @@ class PostgresPublication:
             )
         return checks
 
-    def _present(self, cursor: Any) -> set[str]:
-        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (self.schema,))
+    def _present(self, cursor: Any, kinds: str = "rp") -> set[str]:
+        """The names of the tables of the schema; those of other kinds of relations as PostgreSQL abbreviates them."""
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind::text = ANY(%s)",
+            (self.schema, list(kinds)),
+        )
         return {name for (name,) in cursor.fetchall()}
 
-    def _adapt(self, cursor: Any, table: Table) -> None:
+    def _made_anew(self, table: Table) -> str:
+        return f"To have the table made anew from its mart, delete its row in {self.schema}.{STATES} and publish again"
+
+    def _adapt(self, cursor: Any, table: Table, staged: str, advice: str) -> None:
         """Add the nullable columns that were declared since the table was made."""
-        for column in self._missing(cursor, table):
+        for column in self._missing(cursor, table, staged, advice):
             cursor.execute(
                 sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(self._name(table.name), _definition(column))
             )
             cursor.execute(self._column_comment(table.name, column))
             log.info("publish %s: column %s added", table.name, column.name)
 
-    def _missing(self, cursor: Any, table: Table) -> list[Column]:
-        """The declared columns that may be null and are not there; any other difference stops."""
+    def _missing(self, cursor: Any, table: Table, staged: str, advice: str) -> list[Column]:
+        """The declared columns that may be null and are not there; any other difference stops, with advice.
+
+        staged: a table that has all of them.
+        """
         there = self._columns(cursor, table.name)
-        declared = self._columns(cursor, CHANGES_TABLE.format(table.name))
-        del declared["_deleted"]
+        declared = self._columns(cursor, staged)
+        declared.pop("_deleted", None)
         missing = [c for c in table.columns if c.name not in there and c.nullable]
         there |= {column.name: declared[column.name] for column in missing}
         differences = [
@@ -433,8 +459,7 @@ class PostgresPublication:
         if differences:
             raise UserAnalyticsError(
                 f"publish {table.name}: {'; '.join(differences)}. Only new columns that may be null are added on their "
-                f"own. To have the table made anew from its mart, delete its row in {self.schema}.{STATES} and publish "
-                "again"
+                f"own. {advice}"
             )
         return missing
 
@@ -447,30 +472,25 @@ class PostgresPublication:
         )
         return dict(cursor.fetchall())
 
-    def _grants(self, cursor: Any, name: str) -> list[sql.Composable]:
-        """What makes the present grants on a table or view again, once it was replaced."""
-        cursor.execute(
-            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, "
-            "CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END FROM pg_class, aclexplode(relacl) "
-            "WHERE oid = to_regclass(%s) AND grantee <> relowner",
-            (self._name(name).as_string(cursor),),
-        )
-        return [
-            sql.SQL(f"GRANT {privilege} ON {{}} TO {grantee}{option}").format(self._name(name))
-            for privilege, grantee, option in cursor.fetchall()
-        ]
+    def _added(self, cursor: Any, table: Table, views: Iterable[View]) -> list[str]:
+        keys = [name for each in tables().values() for name in _key_names(each)]
+        return added(cursor, self.schema, self._name(table.name), keys, views)
 
-    def _swap(self, cursor: Any, table: Table, exists: bool) -> None:
-        grants = self._grants(cursor, table.name)
-        if exists:
-            cursor.execute(self._rename(table.name, _old(table)))
-            # Constraint and index names live in the schema: make room for those of the new table.
-            for name, _ in _constraints(table):
-                cursor.execute(
-                    sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(
-                        self._name(_old(table)), sql.Identifier(name)
-                    )
+    def _swap(self, cursor: Any, table: Table) -> None:
+        granted = rights(cursor, self._name(table.name))
+        cursor.execute(self._rename(table.name, _old(table)))
+        # Constraint and index names live in the schema: make room for those of the new table.
+        for name, _ in _constraints(table):
+            cursor.execute(
+                sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(
+                    self._name(_old(table)), sql.Identifier(name)
                 )
+            )
+        self._put_in_place(cursor, table)
+        grant(cursor, self._name(table.name), granted, table.column_names)
+
+    def _put_in_place(self, cursor: Any, table: Table) -> None:
+        """Take `_new_` off the names of a new table and its keys."""
         cursor.execute(self._rename(NEW_TABLE.format(table.name), table.name))
         for name, _ in _constraints(table):
             cursor.execute(
@@ -478,32 +498,57 @@ class PostgresPublication:
                     self._name(table.name), sql.Identifier(NEW_TABLE.format(name)), sql.Identifier(name)
                 )
             )
-        for grant in grants:
-            cursor.execute(grant)
 
-    def _upsert(self, table: Table) -> sql.Composable:
+    def _replace_rows(self, cursor: Any, table: Table, kept: Sequence[str]) -> None:
+        """Bring the rows of a new table into the old one, which stays for the sake of what others added to it."""
+        added = ", ".join(kept)
+        log.info(
+            "publish %s: its rows are replaced, not the table, which takes longer: it has %s",
+            table.name,
+            added,
+        )
+        self._adapt(
+            cursor,
+            table,
+            NEW_TABLE.format(table.name),
+            f"The table would have to be made anew, which its additions do not allow: {added}. Remove them, publish, "
+            "and make them again",
+        )
+        for statement in self._replacement(table):
+            cursor.execute(statement)
+
+    def _replacement(self, table: Table) -> list[sql.Composable]:
+        """What brings a new table's rows into the old one. Those that stay are updated: others may point at them."""
+        new = NEW_TABLE.format(table.name)
+        delete = sql.SQL("DELETE FROM {} AS t WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {})").format(
+            self._name(table.name), self._name(new), _same_key(table)
+        )
+        return [delete, self._upsert(table, new)]
+
+    def _upsert(self, table: Table, staged: str, condition: str = "TRUE") -> sql.Composable:
         columns = identifiers(table.column_names)
         others = [name for name in table.column_names if name not in table.primary_key]
         update = sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others
         )
         return sql.SQL(
-            "INSERT INTO {} ({}) SELECT {} FROM {} WHERE NOT _deleted ON CONFLICT ({}) DO UPDATE SET {}"
+            "INSERT INTO {} ({}) SELECT {} FROM {} WHERE {} ON CONFLICT ({}) DO UPDATE SET {}"
         ).format(
             self._name(table.name),
             columns,
             columns,
-            self._name(CHANGES_TABLE.format(table.name)),
+            self._name(staged),
+            sql.SQL(condition),
             identifiers(table.primary_key),
             update,
         )
 
+    def _merge(self, table: Table) -> sql.Composable:
+        return self._upsert(table, CHANGES_TABLE.format(table.name), "NOT _deleted")
+
     def _delete(self, table: Table) -> sql.Composable:
-        same = sql.SQL(" AND ").join(
-            sql.SQL("t.{0} = s.{0}").format(sql.Identifier(n)) for n in table.primary_key
-        )
         return sql.SQL("DELETE FROM {} AS t USING {} AS s WHERE s._deleted AND {}").format(
-            self._name(table.name), self._name(CHANGES_TABLE.format(table.name)), same
+            self._name(table.name), self._name(CHANGES_TABLE.format(table.name)), _same_key(table)
         )
 
     def _checks(self, cursor: Any, load: Load) -> list[Check]:
@@ -565,7 +610,7 @@ class PostgresPublication:
         Views that stand on such a one are made anew, too: they follow it in the sequence.
         """
         cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self.schema)))
-        grants: list[sql.Composable] = []
+        granted: dict[str, list[Right]] = {}
         for number, view in enumerate(views):
             query = sql.SQL(view.sql("postgres"))
             cursor.execute("SAVEPOINT view")
@@ -577,16 +622,17 @@ class PostgresPublication:
                 for other in views[number + 1 :]:
                     if not other.reads.isdisjoint(anew):
                         anew.append(other.name)
-                for name in anew:
-                    grants += self._grants(cursor, name)
+                there = self._present(cursor, "v") & set(anew)
+                granted |= {name: rights(cursor, self._name(name)) for name in there}
                 names = sql.SQL(", ").join(map(self._name, anew))
                 cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(names))
                 cursor.execute(sql.SQL("CREATE VIEW {} AS ").format(self._name(view.name)) + query)
             cursor.execute(
                 sql.SQL("COMMENT ON VIEW {} IS {}").format(self._name(view.name), sql.Literal(view.comment))
             )
-        for grant in grants:
-            cursor.execute(grant)
+        close(cursor, self.schema, list(granted))
+        for name, those in granted.items():
+            grant(cursor, self._name(name), those, self._columns(cursor, name))
 
     def _rename(self, old: str, new: str) -> sql.Composable:
         return sql.SQL("ALTER TABLE {} RENAME TO {}").format(self._name(old), sql.Identifier(new))
@@ -613,6 +659,11 @@ def _constraints(table: Table) -> list[tuple[str, sql.Composable]]:
     keys = [(f"{table.name}_pkey", "PRIMARY KEY ({})", table.primary_key)]
     keys += [(f"{table.name}_{'_'.join(columns)}_key", "UNIQUE ({})", columns) for columns in table.unique]
     return [(name, sql.SQL(form).format(identifiers(columns))) for name, form, columns in keys]
+
+
+def _same_key(table: Table) -> sql.Composable:
+    same = (sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in table.primary_key)
+    return sql.SQL(" AND ").join(same)
 
 
 def _key_names(table: Table) -> list[str]:

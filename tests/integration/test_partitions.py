@@ -341,19 +341,44 @@ def test_readers_see_a_month_before_or_after_and_nothing_between(shop: Shop) -> 
 def test_grants_hold_and_partitions_are_nobodys(shop: Shop) -> None:
     role = f"reader_{shop.url.rsplit('_', 1)[1]}"
     shop.query(
-        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA analytics TO {role}; GRANT SELECT ON sales TO {role}"
+        f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA analytics TO {role}; GRANT SELECT ON sales TO {role}; "
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA analytics GRANT SELECT ON TABLES TO {role}"
     )
     try:
         change(shop, *days(JANUARY, 1, 8, amount="2.00"), sold(MARCH, 1))
         first(shop)
         assert shop.query(f"SET ROLE {role}; SELECT count(*) FROM sales") == [(20,)]
-        assert shop.query(
+        readable = (
             "SELECT relname FROM pg_class WHERE relnamespace = 'analytics'::regnamespace AND relkind IN ('r', 'p') "
-            "AND has_table_privilege(%s, oid, 'SELECT')",
-            role,
-        ) == [("sales",)]
+            f"AND has_table_privilege('{role}', oid, 'SELECT')"
+        )
+        assert shop.query(readable) == [("sales",)]
+        # The default is for the table, when that is new.
+        shop.query("DROP TABLE sales CASCADE")
+        first(shop)
+        assert shop.query(readable) == [("sales",)]
     finally:
         shop.query(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_what_others_added_stays(shop: Shop) -> None:
+    # A view over all months hinders none of them from being made anew.
+    shop.query("CREATE SCHEMA mine; CREATE VIEW mine.v AS SELECT sum(amount) FROM sales")
+    before = files(shop)
+    change(shop, *days(JANUARY, 1, 8, amount="2.00"))
+    assert made_anew(shop, before) == ["sales_2024_01"]
+    # But the table cannot be swapped below it.
+    shop.whole(sales=[*days(JANUARY, 1, 4), *days(FEBRUARY, 5, 20), *days(MARCH, 1, 1)])
+    assert made_anew(shop, before) == ["sales_2024_01"]
+    assert rows_in(shop) == {"sales_2024_01": 4, "sales_2024_02": 16, "sales_other": 1}
+    assert shop.query("SELECT * FROM mine.v") == [(Decimal(21),)]
+    # A month that somebody indexed is merged, another one is not.
+    shop.query("CREATE INDEX mine ON sales_2024_01 (amount)")
+    before = files(shop)
+    change(shop, *days(JANUARY, 1, 4, amount="2.00"), *days(FEBRUARY, 5, 20, amount="2.00"))
+    assert made_anew(shop, before) == ["sales_2024_02"]
+    assert rows_in(shop) == {"sales_2024_01": 4, "sales_2024_02": 16, "sales_other": 1}
+    assert shop.query("SELECT * FROM mine.v") == [(Decimal(41),)]
 
 
 def test_what_would_be_done_is_told_and_not_done(shop: Shop) -> None:
