@@ -48,6 +48,15 @@ OLDEST_VERSION = 120_000
 STATES = "_published"
 
 
+@contextmanager
+def told(action: str) -> Iterator[None]:
+    """Turn what psycopg2 raises into one line."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise UserAnalyticsError(f"{action}: PostgreSQL: {_one_line(error)}") from None
+
+
 class PostgresWarehouse:
     """A schema of a PostgreSQL database, version 12 or later."""
 
@@ -58,6 +67,7 @@ class PostgresWarehouse:
     def check(self) -> None:
         self._connect().close()
 
+    @told("look up rights")
     def missing_rights(self) -> list[str]:
         problems = []
         with closing(self._connect()) as connection, connection.cursor() as cursor:
@@ -89,8 +99,7 @@ class PostgresWarehouse:
 
     @contextmanager
     def publishing(self) -> Iterator[PostgresPublication]:
-        connection = self._connect()
-        try:
+        with told("publish"), closing(self._connect()) as connection:
             if problem := _encoding_problem(connection):
                 raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {problem}")
             with connection.cursor() as cursor:
@@ -111,11 +120,8 @@ class PostgresWarehouse:
                 )
             connection.commit()
             yield PostgresPublication(connection, self.url, self.schema)
-        except psycopg2.Error as error:
-            raise UserAnalyticsError(f"publish: PostgreSQL: {_one_line(error)}") from None
-        finally:
-            connection.close()
 
+    @told("look up what is published")
     def published(self) -> Mapping[str, Published]:
         with closing(self._connect()) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", (f"{self.schema}.{STATES}",))
@@ -123,10 +129,12 @@ class PostgresWarehouse:
                 return {}
             return PostgresPublication(connection, self.url, self.schema).published
 
+    @told("plan")
     def plan(self, load: Load) -> Plan:
         with closing(self._connect()) as connection:
             return PostgresPublication(connection, self.url, self.schema).plan(load)
 
+    @told("query")
     def query(
         self, name: str, limit: int, seconds: float | None = None
     ) -> tuple[list[str], list[tuple[object, ...]]]:
@@ -144,6 +152,7 @@ class PostgresWarehouse:
                 raise QueryTooSlow(f"{name}: PostgreSQL: {_one_line(error)}") from None
             return [column.name for column in cursor.description], cursor.fetchall()
 
+    @told("count")
     def counts(self, names: Sequence[str]) -> dict[str, int]:
         with closing(self._connect()) as connection, connection.cursor() as cursor:
             counted = {}
@@ -152,6 +161,7 @@ class PostgresWarehouse:
                 counted[name] = int(_only_value(cursor))
             return counted
 
+    @told("search")
     def rows_naming(self, table: Table, texts: Sequence[str], ids: Mapping[str, Sequence[str]]) -> list[str]:
         conditions: list[sql.Composable] = [
             sql.SQL("strpos(lower(to_jsonb(x)::text), {}) > 0").format(sql.Literal(text)) for text in texts
@@ -168,12 +178,10 @@ class PostgresWarehouse:
             cursor.execute(select.format(name, sql.SQL(" OR ").join(conditions)))
             return [text for (text,) in cursor.fetchall()]
 
+    @told("measure")
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
         with closing(self._connect()) as connection, connection.cursor() as cursor:
-            try:
-                return {table.name: self._measure(cursor, table) for table in tables}
-            except psycopg2.Error as error:
-                raise UserAnalyticsError(f"measure: PostgreSQL: {_one_line(error)}") from None
+            return {table.name: self._measure(cursor, table) for table in tables}
 
     def _measure(self, cursor: Any, table: Table) -> Measures:
         time = sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint::text")

@@ -13,6 +13,7 @@ import pytest
 import jobs.summary as summary
 import jobs.warehouse.postgres as postgres_module
 from jobs.cli import main
+from jobs.errors import UserAnalyticsError
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -78,6 +79,11 @@ def test_what_cannot_be_asked_is_said(
     assert main(["query", "user_purchase"]) == 2
     assert "there is no warehouse yet" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_limit_beyond_all_numbers_is_refused_in_one_line(warehouse_url: str) -> None:
+    with pytest.raises(UserAnalyticsError, match=r"^query: PostgreSQL: bigint out of range$"):
+        PostgresWarehouse(warehouse_url, "analytics").query("user_purchase", 10**20)
 
 
 def test_the_end_of_a_run_does_not_wait_for_a_slow_view(

@@ -15,6 +15,7 @@ import pytest
 
 import jobs.warehouse.partitions as partitions_module
 import jobs.warehouse.postgres as postgres_module
+from jobs.errors import UserAnalyticsError
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import Column, tables, views, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -106,6 +107,18 @@ def test_publish_with_the_documented_grants_and_read_views_only(
             psycopg2.errors.InsufficientPrivilege, match=f"permission denied for table {name}"
         ):
             query(reader, f"SELECT * FROM {name}")
+    users, denied = tables()["dim_users"], "^[a-z ]+: PostgreSQL: permission denied for"
+    asked = PostgresWarehouse(reader, "analytics")
+    for question in (
+        asked.published,
+        lambda: asked.query("dim_users", 1),
+        lambda: asked.counts(["dim_users"]),
+        lambda: asked.measures([users]),
+        lambda: asked.rows_naming(users, ["ann"], {}),
+        lambda: asked.publishing().__enter__(),
+    ):
+        with pytest.raises(UserAnalyticsError, match=denied):
+            question()
     for statement in (
         "CREATE TABLE analytics.mine (a int)",
         "CREATE TEMP TABLE mine (a int)",
