@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.events import EVENTS
-from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
+from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
 from jobs.runs import recorded
 from jobs.settings import Settings
@@ -52,7 +52,7 @@ def build_events(run: RunContext, month: str | None = None, detail: list[str] | 
         log.info("events: up to date")
         return False
     if month:
-        _count_other_months(changes.rows, month, detail)
+        _count_other_months(changes, month, detail)
     there = mart.read()
     is_first = not mart.has_rows()
     ids = None if changes.whole else changes.rows.select("id").distinct()
@@ -96,7 +96,8 @@ def _in_month(month: str) -> Column:
     return F.date_format("timestamp", "yyyy-MM") == month
 
 
-def _count_other_months(rows: DataFrame, month: str, detail: list[str] | None) -> None:
+def _count_other_months(changes: SourceChanges, month: str, detail: list[str] | None) -> None:
+    rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
     per_month = rows.groupBy(F.date_format("timestamp", "yyyy-MM").alias("month")).count().orderBy("month")
     others = {row.month: row["count"] for row in per_month.collect() if row.month != month}
     if others:

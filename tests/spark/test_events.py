@@ -165,6 +165,12 @@ def test_a_month_alone_and_the_others_later(spark: SparkSession, tmp_lake: str) 
     build_events(lake.run())
     assert lake.values("events", "source_id") == ["e1", "e1", "e1", "e2", "e4"]
 
+    # One of another month goes, so that it does not stay anywhere.
+    lake.stage(EVENTS, 1, FIRST, ALONE)
+    build_events(lake.run(), "2024-03", detail := [])
+    assert detail == []
+    assert lake.values("events", "source_id") == ["e1", "e1", "e1", "e2"]
+
 
 def test_bad_events_are_rejected_with_their_reasons(spark: SparkSession, tmp_lake: str) -> None:
     zone = RawZone(spark, tmp_lake, "events")
