@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jobs.errors import ConfigurationError
-from jobs.feeds.declaration import Feed
+from jobs.feeds.declaration import Feed, RawFormat
 
 SourceNames = Mapping[str, tuple[str, ...]]
 
@@ -57,6 +57,8 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
             f"the fields are {', '.join(name for name in feed.columns if name in fields)}"
         )
     pairs = [(value, key) if by_source else (key, value) for key, value in entries.items()]
+    # In a CSV file's header, letter case does not matter.
+    same: Callable[[str], str] = str.lower if feed.format is RawFormat.CSV else str
     names = {field.name: field.sources for field in feed.fields}
     secrets = {source for name in feed.secrets for source in names[name]}
     for name, source in pairs:
@@ -67,5 +69,5 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
         # A source name given to one field no longer means another.
         for other in names:
             if other != name:
-                names[other] = tuple(s for s in names[other] if s != source)
+                names[other] = tuple(s for s in names[other] if same(s) != same(source))
     return names

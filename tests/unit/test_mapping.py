@@ -51,6 +51,14 @@ def test_a_name_given_to_one_field_no_longer_means_another(mapping: Path) -> Non
     assert names["customer_id"] == ("buyer", "CustomerID")
 
 
+def test_letter_case_matters_in_json_only(mapping: Path) -> None:
+    mapping.write_text('{"EMAIL": "source_id", "mail": "email"}')
+    names = load_mapping(USERS, mapping)
+    assert (names["source_id"][0], names["email"]) == ("EMAIL", ("mail",))
+    mapping.write_text('{"USER_ID": "action_type"}')
+    assert load_mapping(LOGS, mapping)["user_id"] == ("user_id",)
+
+
 def test_a_secret_does_not_become_a_field_that_is_none(mapping: Path) -> None:
     mapping.write_text('{"mail": "email", "pw_hash": "password"}')
     assert load_mapping(USERS, mapping)["password"] == ("pw_hash", "password")
