@@ -104,8 +104,11 @@ def sha256_of(stream: IO[bytes]) -> str:
 
 
 def is_hidden(path: str) -> bool:
-    """Spark passes over names that begin with `_` or `.`; so does the listing, lest a file count as read."""
-    return any(part.startswith(("_", ".")) for part in path.split("/"))
+    """Spark passes over names that begin with `_` or `.`, and over files that Hadoop is still copying (`._COPYING_`).
+
+    So does the listing, lest a file count as read.
+    """
+    return any(part.startswith(("_", ".")) or part.endswith("._COPYING_") for part in path.split("/"))
 
 
 def _not_utf8(path: str) -> str | None:

@@ -74,7 +74,8 @@ def test_a_file_that_changes_on_the_way_is_not_stored_and_leaves_nothing(
 
 
 def test_hidden_names_and_half_written_files_are_not_listed(store: LocalStore, tmp_path: Path) -> None:
-    for name in ("b", "a", ".upload-x", "_SUCCESS", "_temporary/part-0", ".git/x", "sub/c"):
+    hidden = (".upload-x", "_SUCCESS", "_temporary/part-0", ".git/x", "x._COPYING_")
+    for name in ("b", "a", "sub/c", *hidden):
         file = tmp_path / "lake" / "raw" / "logs" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
