@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,8 +43,8 @@ def archived(store: ObjectStore, feed: str) -> set[str]:
 
 
 def how_to_restore(paths: Iterable[str]) -> str:
-    """The command that brings archived files back."""
-    return f"user-analytics archive --restore {' '.join(sorted(paths))}"
+    """The command that brings archived files back, as a shell takes it."""
+    return f"user-analytics archive --restore {shlex.join(sorted(paths))}"
 
 
 def archivable(
@@ -124,7 +125,8 @@ def require_all_there(
     once_staged = {entry.path for entry in history if entry.status == STAGED}
     if not any(f.path in once_staged and current[f.path].version != REWRITTEN for f in new):
         return
-    away = archived(store, feed)
+    # Of a file that is read now, its older version is not needed.
+    away = archived(store, feed) - {file.path for file in todo}
     needed = [p for p, e in current.items() if p in away and e.status == STAGED and e.duplicates > 0]
     if needed:
         raise UserAnalyticsError(

@@ -27,7 +27,7 @@ DAY_3 = datetime(2024, 1, 3, 12, tzinfo=UTC)
 def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     zone, lake = RawZone(spark, tmp_lake, "logs"), Path(tmp_lake)
     zone.put({"a.jsonl": json_lines(event("ann"), event("bob"))}, 0)
-    zone.put({"sub/b.jsonl": json_lines(event("ann"), event("cid"))}, 1)
+    zone.put({"sub/my b.jsonl": json_lines(event("ann"), event("cid"))}, 1)
     zone.put({"young.jsonl": json_lines(event("dan"))}, 5)
     zone.stage()
     rows, counts = zone.rows(), zone.counts()
@@ -41,7 +41,7 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     # Neither what is young nor what was not staged yet; again, nothing more.
     for found in (2, 0):
         assert len(archive(zone.run(), "logs", DAY_3)) == found
-        assert below("archive") == ["logs/a.jsonl", "logs/sub/b.jsonl"]
+        assert below("archive") == ["logs/a.jsonl", "logs/sub/my b.jsonl"]
         assert below("raw") == ["logs/new.jsonl", "logs/young.jsonl"]
     zone.folder.joinpath("new.jsonl").unlink()
     assert zone.stage().entries == ()
@@ -49,7 +49,7 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
 
     # A correction of a file beside which b, with its duplicate, has to be read.
     zone.put({"a.jsonl": json_lines(event("bob"))}, 6)
-    with pytest.raises(UserAnalyticsError, match=r"1 are archived.*--restore raw/logs/sub/b\.jsonl"):
+    with pytest.raises(UserAnalyticsError, match=r"1 are archived.*--restore 'raw/logs/sub/my b\.jsonl'"):
         zone.stage()
     with pytest.raises(ConfigurationError, match="other content"):
         restore(zone.run(), ["archive/logs/a.jsonl"])
@@ -58,10 +58,10 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
             restore(zone.run(), [path])
     zone.folder.joinpath("a.jsonl").unlink()
 
-    asked_for = ["archive/logs/sub/b.jsonl", "raw/logs/a.jsonl", "archive/logs/a.jsonl"]
-    assert restore(zone.run(), asked_for) == ["raw/logs/sub/b.jsonl", "raw/logs/a.jsonl"]
+    asked_for = ["archive/logs/sub/my b.jsonl", "raw/logs/a.jsonl", "archive/logs/a.jsonl"]
+    assert restore(zone.run(), asked_for) == ["raw/logs/sub/my b.jsonl", "raw/logs/a.jsonl"]
     assert below("archive") == []
-    assert {entry.path for entry in zone.stage().entries} == {"raw/logs/a.jsonl", "raw/logs/sub/b.jsonl"}
+    assert {entry.path for entry in zone.stage().entries} == {"raw/logs/a.jsonl", "raw/logs/sub/my b.jsonl"}
     assert (zone.rows(), zone.counts()) == (rows, counts)
     assert zone.ledger()["a.jsonl"].modified_at == datetime(2024, 1, 1, tzinfo=UTC)
     assert zone.stage().entries == ()
@@ -78,6 +78,16 @@ def test_one_of_several_that_share_records_comes_back_alone(spark: SparkSession,
     restore(zone.run(), ["archive/logs/a.jsonl"])
     assert [entry.path for entry in zone.stage().entries] == ["raw/logs/a.jsonl", "raw/logs/c.jsonl"]
     assert (zone.rows(), zone.counts()) == (rows, counts)
+
+
+def test_the_correction_of_an_archived_file_needs_the_others_only(spark: SparkSession, tmp_lake: str) -> None:
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann"), event("ann"))})
+    zone.stage()
+    archive(zone.run(), "logs", DAY_3)
+    zone.put({"a.jsonl": json_lines(event("bob"))}, 2)
+    zone.stage()
+    assert zone.rows("user_id") == [("bob",)]
 
 
 class Interrupted(LocalStore):
