@@ -153,6 +153,9 @@ def _place(parts: Mapping[str, str]) -> str:
 
 
 def _lake_uri(value: str) -> str:
+    if found := re.search(r"[][{}*?|^\\]", os.path.abspath(value)):  # noqa: PTH100 - see _folder
+        # To Spark most of them are patterns, and delta-rs 1.6 breaks down at the others.
+        raise ConfigurationError(f"LAKE_URI: the character {found.group()} cannot be in a lake's name")
     scheme = urlsplit(value).scheme if "://" in value else ""
     if re.search(r"://([^/@]*|[^@]*:[^@]*)@", value):
         # Not shown: what stands before the @ may be a key, which may hold a /.

@@ -90,6 +90,19 @@ def test_a_malformed_setting_is_named(variable: str, value: str) -> None:
     assert raised.value.exit_code == 2
 
 
+@pytest.mark.parametrize("character", "[]{}*?|^\\")
+def test_a_lake_whose_name_is_a_pattern_is_refused(character: str) -> None:
+    for value in (
+        f"/data/a{character}lake",
+        f"s3a://bucket/a{character}lake",
+        f"s3a://k{character}:s@bucket",
+    ):
+        with pytest.raises(ConfigurationError, match=r"^LAKE_URI: the character") as raised:
+            Settings.from_env({"LAKE_URI": value})
+        assert f" {character} " in str(raised.value)
+        assert value not in str(raised.value)
+
+
 def test_printed_settings_show_no_secret() -> None:
     settings = Settings.from_env(
         {"WAREHOUSE_URL": "postgresql://user:pass-word@host/db", "AWS_SECRET_ACCESS_KEY": "secret-key"}
