@@ -77,7 +77,8 @@ def lost_files(run: RunContext, feed: Feed) -> list[LedgerEntry]:
 def forget_feed(run: RunContext, feed: Feed) -> int:
     """Forget that files of a feed were read, then remove what they brought. Gives the number of files.
 
-    The ledger comes first: after a kill between any two of the commits the next run reads all files again.
+    The ledger comes first: after a kill between any two of the commits the next run reads all files again. An empty
+    table comes last.
     """
     with run.locks.hold(f"staging/{feed.name}"):
         ledger = Ledger(run)
@@ -93,7 +94,10 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
             with run.locks.hold("staging/_quarantine"):
                 quarantine.replace_where(nothing, f"feed = '{feed.name}'")
             run.note_table_written(quarantine)
-        staging_table(run, feed).remove()
+        table = staging_table(run, feed)
+        table.remove()
+        # Another table for the marts, which let go of what the feed brought, also where no file of it is left to read.
+        table.ensure()
     log.info("reset: %d files of %s forgotten", len(known), feed.name)
     return len(known)
 

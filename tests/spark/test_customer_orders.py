@@ -25,6 +25,7 @@ from jobs.measure_orders import measure_orders
 from jobs.models.segments import train_and_measure
 from jobs.origins import origin_of
 from jobs.reset_marts import reset_marts
+from jobs.reset_tables import forget_feed
 from jobs.train_segments import train_segments
 from jobs.transforms.customers import age_group
 from tests.lakes import Lake, put_back
@@ -177,6 +178,27 @@ def test_staging_that_was_restored_stops_the_build(spark: SparkSession, tmp_lake
         UserAnalyticsError, match=r"from version 1 of customer_orders.*reset marts/order_anal"
     ):
         analyze_orders(lake.run())
+
+
+def test_customers_leave_when_they_are_reset_and_their_file_is_gone(
+    spark: SparkSession, tmp_lake: str
+) -> None:
+    lake, customers = Lake(spark, tmp_lake), RawZone(spark, tmp_lake, "customers")
+
+    def built() -> list[object]:
+        assert build_customer_orders(lake.run()) is True
+        return [row.customer_name for row in lake.mart("customer_orders").read().collect()]
+
+    # The same state at the beginning as in the end: orders only.
+    lake.stage(ORDERS, 1, MEDIUM)
+    assert built() == [None]
+    customers.put({"a.csv": "customer_id,name,registration_date\nc2,Bob,2024-01-31\n"})
+    customers.stage()
+    assert built() == ["Bob"]
+    (customers.folder / "a.csv").unlink()
+    forget_feed(customers.run(), CUSTOMERS)
+    customers.stage()
+    assert built() == [None]
 
 
 def test_analysis(spark: SparkSession, tmp_lake: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from jobs.build_star_schema import build_star_schema
+from jobs.feeds import FEEDS
 from jobs.reset_marts import reset_marts
-from tests.lakes import STAR, Lake
+from jobs.reset_tables import forget_feed
+from jobs.run_all import build_marts, stage_all
+from tests.lakes import STAR, Lake, deliver
 
 pytestmark = pytest.mark.spark
 
@@ -31,3 +35,23 @@ def test_marts_are_made_anew_with_the_same_rows_and_keys(spark: SparkSession, tm
     assert lake.star() == before
     # Another identity, so that publishing takes the table whole.
     assert lake.mart("fact_user_actions").table_id() != identity
+
+
+def test_marts_let_go_of_feeds_that_are_reset_when_their_files_are_gone(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake, feeds = Lake(spark, tmp_path), dict.fromkeys(("logs", "orders", "users"))
+
+    def rows() -> dict[str, int]:
+        stage_all(lake.run(), feeds, 1.0)
+        build_marts(lake.run(), without=["train segments"])
+        marts = (*STAR, "customer_orders", "order_analysis", "users", "users_history")
+        return {name: lake.mart(name).few_count() for name in marts}
+
+    deliver(tmp_path, 1)
+    before = rows()
+    assert all(before.values())
+    shutil.rmtree(tmp_path / "raw")
+    for feed in feeds:
+        forget_feed(lake.run(), FEEDS[feed])
+    assert rows() == dict.fromkeys(before, 0)
