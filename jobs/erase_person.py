@@ -209,7 +209,8 @@ def _quarantined(run: RunContext, search: Search) -> list[tuple[str, int, str]]:
     texts = [email.partition("@")[0] for email in search.person.emails]
     texts += [value for values in search.person.ids.values() for value in values]
     clues = local_rows(run.spark, [(text,) for text in texts], "_value string")
-    near = F.expr("contains(lower(record), lower(_value))")
+    # What JSON escapes is not compared here.
+    near = F.expr(r"contains(lower(record), lower(_value)) OR contains(record, '\\')")
     candidates = (
         table.read().join(F.broadcast(clues), near, "left_semi").select("feed", "file_id", "path", "record")
     )

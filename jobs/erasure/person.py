@@ -19,16 +19,51 @@ ID_COLUMNS = ("customer_id", "user_id")
 STATISTICS_LENGTH = 32
 EMAIL = re.compile(r"[^@\s\"(),:;<>\[\]\\]+@[^@\s\"(),:;<>\[\]\\]+")
 DECIMALS = re.compile(r"(\d+)\.0+")
+# What no writer of JSON escapes.
+PLAIN = re.compile(r"[a-z0-9._-]*")
+# A backslash and what it makes of the next character in JSON; a character may need two `\u`.
+ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+|\\.")
+CONTROLS = {r"\b": "\b", r"\f": "\f", r"\n": "\n", r"\r": "\r", r"\t": "\t"}
+
+
+def readings(text: str) -> Iterator[str]:
+    """A text as it stands there and as JSON reads it, again and again: a JSON text may be a value in another."""
+    yield text
+    while "\\" in text and (read := ESCAPES.sub(_unescaped, text)) != text:
+        yield read
+        text = read
+
+
+def _unescaped(escapes: re.Match[str]) -> str:
+    found = escapes[0]
+    if len(found) == 2:
+        return CONTROLS.get(found, found[1])
+    return bytes.fromhex(found.replace("\\u", "")).decode("utf-16-be", "surrogatepass")
 
 
 def address_pattern(address: str) -> str:
     """A regular expression, for Python and Java, of an address as a whole: `ann@x.org` is not in `joann@x.org`.
 
-    The at sign may be written as in an address of a page, `%40`, or as JSON may have it.
+    The at sign may be written as in an address of a page, `%40`, and what is not `PLAIN` as JSON may have it.
     """
-    name, _, domain = address.partition("@")
+    name, _, domain = ("".join(map(_spellings, part)) for part in address.partition("@"))
     begin = r"(?:(?<![\w.+'-])|(?<=%[0-9A-Fa-f]{2}))"
-    return rf"(?iu){begin}{re.escape(name)}(?:@|%40|\\u0040){re.escape(domain)}(?![\w-]|\.\w)"
+    return rf"(?iu){begin}{name}(?:@|%40|\\+u0040){domain}(?![\w-]|\.\w)"
+
+
+def _spellings(character: str) -> str:
+    if PLAIN.fullmatch(character):
+        return re.escape(character)
+    forms = {
+        re.sub("....", r"\\\\+u\g<0>", c.encode("utf-16-be").hex()) for c in (character, character.upper())
+    }
+    return rf"(?:\\*{re.escape(character)}|{'|'.join(sorted(forms))})"
+
+
+def plain_part(address: str) -> str:
+    """The longest part of the name in an address that is always written like that, letter case apart."""
+    parts: list[str] = PLAIN.findall(address.partition("@")[0])
+    return max(parts, key=len)
 
 
 def same_id(text: str) -> str:
@@ -66,16 +101,21 @@ class Person:
 
     @cached_property
     def _tokens(self) -> re.Pattern[str] | None:
-        ids = [re.escape(text) for texts in self.ids.values() for text in texts]
+        # CSV writes a quote twice.
+        ids = [re.escape(text).replace('"', '"+') for texts in self.ids.values() for text in texts]
         return re.compile(rf"(?<![\w.-])(?:{'|'.join(ids)})(?:\.0+)?(?![\w-]|\.\w)") if ids else None
 
     def is_named_in(self, text: str) -> bool:
-        """Whether an address of the person stands in a text."""
-        return bool(self._addresses and self._addresses.search(text))
+        """Whether an address of the person stands in a text, be it escaped as in JSON."""
+        found = self._addresses
+        return found is not None and any(found.search(reading) for reading in readings(text))
 
     def may_be_in(self, text: str) -> bool:
         """Whether an address or an identifier stands in a text; an identifier may mean something else there."""
-        return self.is_named_in(text) or bool(self._tokens and self._tokens.search(text))
+        found = self._tokens
+        return self.is_named_in(text) or (
+            found is not None and any(found.search(reading) for reading in readings(text))
+        )
 
     def without_addresses(self, text: str) -> str:
         """The text with `***` in place of the person's addresses."""
@@ -114,11 +154,10 @@ class Person:
             return True
         wanted = self.feed_ids(feed)
         try:
-            value = json.loads(text, object_pairs_hook=_each_name_once)
+            # Numbers as they stand there, as in staging.
+            value = json.loads(text, object_pairs_hook=_each_name_once, parse_int=str, parse_float=str)
         except (ValueError, RecursionError):
             return bool(wanted) and self.may_be_in(text)
-        if self.is_named_in(json.dumps(value, ensure_ascii=False)):
-            return True
         return any(
             self.has_id(column, found)
             for column in wanted

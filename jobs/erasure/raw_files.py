@@ -5,6 +5,7 @@ Files are read record by record, so that memory stays small; a JSON array is hel
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -21,8 +22,8 @@ from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
 
 PIECE_BYTES = 1024 * 1024
-# No address and no identifier is longer; a piece that is searched begins with so much of the one before.
-OVERLAP = 1024
+# No address and no identifier is longer, be it escaped; a piece that is searched begins with so much of the one before.
+OVERLAP = 16 * 1024
 BOM = "\ufeff"
 UTF8, ESCAPED = "utf-8", "surrogateescape"
 LINE_BREAK = re.compile(r"[\r\n]")
@@ -46,8 +47,8 @@ def opened(stream: IO[bytes], path: str) -> IO[bytes]:
 def may_name(person: Person, stream: IO[bytes]) -> bool:
     """Whether an address or an identifier of the person stands anywhere in a stream."""
     before = ""
-    while piece := stream.read(PIECE_BYTES):
-        text = before + piece.decode(UTF8, ESCAPED)
+    for piece in codecs.iterdecode(iter(lambda: stream.read(PIECE_BYTES), b""), UTF8, ESCAPED):
+        text = before + piece
         if person.may_be_in(text):
             return True
         before = text[-OVERLAP:]

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.context import RunContext
-from jobs.erasure.person import ID_COLUMNS, Person, address_pattern
+from jobs.erasure.person import ID_COLUMNS, Person, address_pattern, plain_part
 from jobs.lake import folders
 from jobs.lake.locks import require_lock_not_lost
 from jobs.lake.tables import LakeTable
@@ -36,7 +36,7 @@ def persons_rows(rows: DataFrame, person: Person) -> DataFrame:
     if not texts:
         return rows.limit(0)
     clues: list[tuple[str, str, str]] = [
-        ("email", email.partition("@")[0], address_pattern(email)) for email in person.emails
+        ("email", plain_part(email), address_pattern(email)) for email in person.emails
     ]
     clues += [(column, value, "") for column, values in person.ids.items() for value in values]
     known = local_rows(rows.sparkSession, clues, "_clue string, _value string, _pattern string")

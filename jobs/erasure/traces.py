@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.context import RunContext
-from jobs.erasure.person import ID_COLUMNS, Person
+from jobs.erasure.person import ID_COLUMNS, Person, readings
 from jobs.erasure.raw_files import cut, may_name, opened
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
@@ -91,7 +91,8 @@ class Search:
         if self.person.is_named_in(text):
             return True
         return any(
-            re.search(rf'"{column}\\?":\s*\\?"{re.escape(value)}\\?"', text)
+            re.search(rf'"{column}":\s*"{re.escape(value)}"', reading)
+            for reading in readings(text)
             for column, values in self.person.ids.items()
             for value in values
         )
@@ -128,7 +129,13 @@ class Search:
     def in_warehouse(self, warehouse: Warehouse) -> Iterator[Trace]:
         """Every published table that has rows left."""
         published = warehouse.published()
-        texts = [form for email in self.person.emails for form in (email, email.replace("@", "%40"))]
+        texts = sorted(
+            {
+                form
+                for email in self.person.emails
+                for form in (email, email.replace("@", "%40"), json.dumps(email)[1:-1])
+            }
+        )
         for name, table in tables().items():
             ids = {c: v for c, v in self.person.ids.items() if c in table.column_names}
             if name not in published or not any(

@@ -254,6 +254,37 @@ def test_nothing_is_left_of_the_person_and_nobody_else_changes(
     assert rows(lake, feeds) == wanted
 
 
+def test_what_json_escapes_is_found_in_raw_files_staging_and_quarantine(
+    spark: SparkSession, tmp_lake: str, warehouse_url: str
+) -> None:
+    lake, warehouse = Lake(spark, tmp_lake, warehouse_url), PostgresWarehouse(warehouse_url, "analytics")
+    bob = log("bob", 1)
+    theirs = [
+        log("jürgen", 2),
+        log("google/123", 3),
+        {**log("x", 4), "contact": {"mail": "jürgen@example.org"}},
+        {**log("jürgen", 5), "timestamp": "yesterday"},
+    ]
+    texts = [json.dumps(record).replace("/", r"\/") for record in theirs]
+    assert "jürgen" not in "".join(texts)
+    folder = Path(tmp_lake) / "raw/logs"
+    folder.mkdir(parents=True)
+    # Of a file that is no longer there, staging and quarantine have the records.
+    for name in ("gone.jsonl", "there.jsonl"):
+        records = [text.replace("2024-03-01", f"2024-03-0{len(name) - 8}") for text in texts]
+        (folder / name).write_text("".join(f"{text}\n" for text in [*records, json.dumps(bob)]))
+    run_all(lake.run(), warehouse, {"logs": None}, 1.0)
+    (folder / "gone.jsonl").unlink()
+    run = lake.run("erase")
+    search = search_for(run, person(["jürgen@example.org"], [], ["jürgen", "google/123"]))
+    assert [found.records for found in survey(run, search)][:3] == [4, 2, 6]
+    assert list(search.in_lake(run, "staging/logs")) != []
+    assert erase(run, warehouse, search) == []
+    assert (folder / "there.jsonl").read_text() == f"{json.dumps(bob)}\n"
+    assert [row.user_id for row in staging_table(lake, FEEDS["logs"]).read().collect()] == ["bob"]
+    assert query(warehouse_url, "SELECT user_id FROM dim_users") == [("bob",)]
+
+
 @pytest.mark.faults
 def test_nothing_is_left_in_an_object_store(minio: ObjectStore, warehouse_url: str, tmp_path: Path) -> None:
     deliver(tmp_path, {"users", "logs"})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 
 import pytest
 
-from jobs.erasure.person import Person, person
+from jobs.erasure.person import Person, address_pattern, person, plain_part
 from jobs.erasure.raw_files import cut, may_name
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
@@ -32,6 +33,28 @@ def test_an_address_is_found_as_a_whole_however_it_is_written() -> None:
         assert not ANN.is_named_in(text), text
     long = Person(("a" * 30 + "@example.org",))
     assert long.is_named_in('{"minValues":{"email":"' + "a" * 30 + '@e"}}')
+
+
+JURGEN = Person(("jürgen+a@x.org",), {"user_id": ("jürgen", "google/123", 'a"😀')})
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_what_json_escapes_names_a_person_all_the_same(times: int) -> None:
+    def escaped(text: str) -> str:
+        for _ in range(times):
+            text = json.dumps(text)[1:-1].replace("/", r"\/").replace("+", r"\u002b")
+        return text
+
+    for address in JURGEN.emails:
+        assert JURGEN.is_named_in(escaped(f'"{address}"'))
+        assert not JURGEN.is_named_in(escaped(f'"e{address}"'))
+        # Spark has the pattern alone.
+        assert re.search(address_pattern(address), escaped(f'"{address.upper()}"'))
+        assert plain_part(address) in escaped(address)
+    for text in JURGEN.ids["user_id"]:
+        assert JURGEN.may_be_in(escaped(f'"{text}"'))
+        assert not JURGEN.may_be_in(escaped(f'"{text}e"'))
+    assert ANN.may_be_in(escaped("see\n17\n"))
 
 
 def test_somebody_has_to_be_named() -> None:
@@ -163,12 +186,24 @@ def test_json_lines_and_what_is_no_json() -> None:
     twice = '{"user_id": "17", "user_id": "bob"}'
     assert without("logs", lines(theirs[0], bob, *theirs[1:], twice, end="\n")) == (bob + "\n", 4, 1)
     assert without("logs", r'{"user_id": "\u0031\u0037"}') == ("", 1, 0)
+    for theirs in (
+        *(log(name) for name in JURGEN.ids["user_id"]),
+        log("bob", mail=json.dumps(JURGEN.emails)),
+    ):
+        for text in (json.dumps(theirs), json.dumps(theirs).replace("/", r"\/")):
+            assert may_name(JURGEN, io.BytesIO(text.encode()))
+            assert without("logs", lines(bob, text, end="\n"), JURGEN) == (bob + "\n", 1, 1)
+    # A number is the identifier that staging makes of it.
+    assert without("logs", '{"user_id": 1.7e1}') == ('{"user_id": 1.7e1}', 0, 1)
     # An array that is cut off is not touched: a search of the lake tells of it.
     cut_off = json.dumps([log(17), log(5)])[:-1]
     assert without("logs", cut_off) == (cut_off, 0, 0)
 
 
-def test_a_name_across_two_pieces_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.erasure.raw_files.PIECE_BYTES", 7)
+@pytest.mark.parametrize("size", range(1, 8))
+def test_a_name_across_two_pieces_of_a_stream(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.erasure.raw_files.PIECE_BYTES", size)
     assert may_name(ANN, io.BytesIO("é éé é ann@x.org é".encode()))
     assert not may_name(ANN, io.BytesIO("é éé é bob@x.org é".encode()))
+    for text in ('"jürgen"', r'"j\u00fcrgen"', "jürgen+a@x.org"):
+        assert may_name(JURGEN, io.BytesIO(text.encode()))
