@@ -126,7 +126,7 @@ def require_all_there(
     if not any(f.path in once_staged and current[f.path].version != REWRITTEN for f in new):
         return
     # Of a file that is read now, its older version is not needed.
-    away = archived(store, feed) - {file.path for file in todo}
+    away = archived(store, feed) - {file.path for file in new}
     needed = [p for p, e in current.items() if p in away and e.status == STAGED and e.duplicates > 0]
     if needed:
         raise UserAnalyticsError(
