@@ -249,7 +249,8 @@ def _recount(run: RunContext) -> None:
             if (taken, refused) != (entry.accepted, entry.rejected):
                 read = taken + entry.duplicates + refused
                 left = replace(entry, accepted=taken, rejected=refused, records_read=read)
-                changed.append(replace(left, batch=batch, run_id=run.run_id, staged_at=datetime.now(UTC)))
+                noted = replace(left, batch=batch, run_id=run.run_id, staged_at=datetime.now(UTC))
+                changed.append(replace(noted, is_recount=True))
         with run.locks.hold("staging/_ingested_files"):
             ledger.write(changed)
 
