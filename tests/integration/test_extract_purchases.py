@@ -127,6 +127,24 @@ def test_what_is_wrong_with_the_source_is_said_in_one_line_without_a_secret(
     assert list(Path(tmp_lake).rglob("*.csv")) == []
 
 
+def test_files_are_not_replaced_while_they_are_staged_or_archived(
+    spark: SparkSession,
+    main: Callable[..., int],
+    warehouse_url: str,
+    tmp_lake: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execute(warehouse_url, TABLE)
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "0")
+    with RawZone(spark, tmp_lake, "purchases").run().locks.hold("staging/purchases"):
+        assert main(warehouse_url) == 1
+        assert "staging/purchases is being written by" in capsys.readouterr().err
+        assert list(Path(tmp_lake).rglob("*.csv")) == []
+    assert main(warehouse_url) == 0
+    assert len(list(Path(tmp_lake).rglob("*.csv"))) == 4
+
+
 @pytest.mark.parametrize(
     ("quantity", "message"),
     [
