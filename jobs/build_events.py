@@ -60,7 +60,7 @@ def build_events(run: RunContext, month: str | None = None, detail: list[str] | 
     with run.heartbeat("events"):
         # What changes is known row by row here, also when staging has to be looked at as a whole.
         changed = replace(changes, rows=rows, whole=False, only_inserts=is_first)
-        apply_changes(run, mart, source, staged, changed, lambda rows: rows, declared(MART).primary_key)
+        apply_changes(run, mart, staged, changed, lambda rows: rows, declared(MART).primary_key)
     log.info("events: built from version %d of staged events", changes.version)
     return True
 

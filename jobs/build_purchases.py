@@ -39,9 +39,7 @@ def build_purchases(run: RunContext) -> bool:
         log.info("purchases: up to date")
         return False
     with run.heartbeat("purchases"):
-        apply_changes(
-            run, mart, PURCHASES.name, purchases, changes, user_purchases, declared(MART).primary_key
-        )
+        apply_changes(run, mart, purchases, changes, user_purchases, declared(MART).primary_key)
     log.info("purchases: built from version %d of staged purchases", changes.version)
     return True
 

@@ -60,7 +60,7 @@ def build_review_features(run: RunContext, wanted: str = "latest") -> bool:
         return review_features(rows, model, run.started_at, partitions)
 
     with run.heartbeat("reviews"), top_terms_in_memory(run.spark):
-        apply_changes(run, mart, source, reviews, changes, transform, declared(MART).primary_key)
+        apply_changes(run, mart, reviews, changes, transform, declared(MART).primary_key)
     log.info("reviews: built from version %d of staged reviews by model %s", changes.version, model.version)
     return True
 

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser, writes
 from jobs.feeds.logs import LOGS
-from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table, source_mark
+from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.runs import recorded
@@ -51,18 +51,15 @@ def build_star_schema(run: RunContext) -> bool:
         return False
     with run.heartbeat("star schema"):
         if changes:
-            mark = source_mark(LOGS.name, logs)
             may_leave = may_leave or (had_members and (changes.whole or not changes.only_inserts))
             # Members first: at no time does a fact refer to a member that is not there.
             # All at once: with few members each, planning and committing take longer than Spark's own work.
             with ThreadPoolExecutor(len(DIMENSIONS)) as pool:
-                added = list(
-                    pool.map(lambda dimension: _add_members(run, dimension, changes, mark), DIMENSIONS)
-                )
+                added = list(pool.map(lambda dimension: _add_members(run, dimension, changes), DIMENSIONS))
             for dimension, members in zip(DIMENSIONS, added, strict=True):
                 if members is not None:
                     run.note_table_written(_dimension_table(run, dimension), members)
-            apply_changes(run, facts, LOGS.name, logs, changes, user_actions, declared(FACT).primary_key)
+            apply_changes(run, facts, logs, changes, user_actions, declared(FACT).primary_key)
         if may_leave:
             for dimension in DIMENSIONS:
                 _drop_unused_members(run, dimension)
@@ -77,9 +74,7 @@ def _dimension_table(run: RunContext, dimension: Dimension) -> LakeTable:
     return mart_table(run, declared(dimension.table))
 
 
-def _add_members(
-    run: RunContext, dimension: Dimension, changes: SourceChanges, mark: str
-) -> DataFrame | None:
+def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges) -> DataFrame | None:
     """Add the members that are not there yet. Gives them, None when there is none."""
     table = _dimension_table(run, dimension).ensure()
     rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
@@ -91,7 +86,7 @@ def _add_members(
         same_key = known.join(new, dimension.key, "left_semi").select(*new.columns)
         require_distinct(new.unionByName(same_key), dimension.key, dimension.business_key, dimension.table)
         # With a mark, two builds at once cannot both add a member.
-        table.append(new.coalesce(1), mark, changes.version)
+        table.append(new.coalesce(1), changes.mark, changes.version)
         return members
 
 

@@ -100,7 +100,7 @@ def _follow(
 ) -> None:
     """Make rows all that a mart holds of the users of whom something changed."""
     if changes.whole:
-        apply_changes(run, mart, USERS.name, staged, changes, lambda _: rows, key)
+        apply_changes(run, mart, staged, changes, lambda _: rows, key)
         return
     # MERGE reads twice what it merges, and both halves of that need the rows.
     with kept_on_disk(rows):
@@ -108,7 +108,7 @@ def _follow(
         both = rows.withColumn("_deleted", F.lit(False)).unionByName(gone.withColumn("_deleted", F.lit(True)))
         # A new version of a user changes the row of the one before.
         changes = replace(changes, only_inserts=False)
-        apply_changes(run, mart, USERS.name, staged, changes, lambda _: both, key)
+        apply_changes(run, mart, staged, changes, lambda _: both, key)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

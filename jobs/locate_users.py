@@ -62,7 +62,6 @@ def locate_users(run: RunContext, provider: Provider | None = None) -> bool:
         apply_changes(
             run,
             mart,
-            SOURCE,
             cache.table,
             replace(changes, whole=False, only_inserts=False),
             lambda _: with_locations(rows, cache.table.read(changes.version)).withColumn(

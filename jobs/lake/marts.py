@@ -25,9 +25,11 @@ class SourceChanges:
 
     whole: rows are the source's whole content (the mart is new, or has to be made anew).
     only_inserts: rows hold new rows only; otherwise one row per key with `_deleted` boolean.
+    mark, version: of the source that the rows are of, whatever becomes of it meanwhile; the mart notes them.
     """
 
     rows: DataFrame
+    mark: str
     version: int
     whole: bool
     only_inserts: bool
@@ -71,7 +73,7 @@ def changes_since(
 
     Raises UserAnalyticsError when it has applied a later version than there is, see `LakeTable.has_applied`.
     """
-    version, mark = source.version(), source_mark(name, source)
+    mark, version = source_mark(name, source), source.version()
     if mart.has_applied(mark, version):
         return None
     applied = mart.applied(mark)
@@ -86,14 +88,13 @@ def changes_since(
                 type(error).__name__,
             )
         else:
-            return SourceChanges(rows, version, whole=False, only_inserts=only_inserts)
-    return SourceChanges(source.read(version), version, whole=True, only_inserts=True)
+            return SourceChanges(rows, mark, version, whole=False, only_inserts=only_inserts)
+    return SourceChanges(source.read(version), mark, version, whole=True, only_inserts=True)
 
 
 def apply_changes(
     run: RunContext,
     mart: LakeTable,
-    name: str,
     source: LakeTable,
     changes: SourceChanges,
     transform: Callable[[DataFrame], DataFrame],
@@ -103,13 +104,12 @@ def apply_changes(
 
     transform: rows of the source → rows of the mart, one to one; a `_deleted` column passes through.
     """
-    mark = source_mark(name, source)
     rows = transform(changes.rows)
     run.note_table_read(source, changes.version)
     if changes.whole and mart.has_rows():
-        mart.overwrite(rows, mark, changes.version)
+        mart.overwrite(rows, changes.mark, changes.version)
     elif changes.only_inserts:
-        mart.append(rows, mark, changes.version)
+        mart.append(rows, changes.mark, changes.version)
     else:
         condition = " AND ".join(f"s.`{column}` = t.`{column}`" for column in key)
         columns = _all_columns(mart)
@@ -121,7 +121,7 @@ def apply_changes(
                 .whenMatchedUpdate(_differs(mart), set=columns)
                 .whenNotMatchedInsert("NOT s._deleted", values=columns)
             ),
-            mark,
+            changes.mark,
             changes.version,
         )
     run.note_table_written(mart, rows)

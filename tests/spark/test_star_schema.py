@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import Column, SparkSession
@@ -15,6 +16,7 @@ import jobs.build_star_schema
 import jobs.transforms.star_schema
 from jobs.build_star_schema import build_star_schema
 from jobs.errors import KeyCollision, UserAnalyticsError
+from jobs.lake.marts import SourceChanges, changes_since
 from jobs.origins import origin_of
 from jobs.reset_marts import reset_marts
 from jobs.spark import local_rows
@@ -203,6 +205,25 @@ def test_staging_that_was_restored_stops_the_build_until_all_tables_are_reset(
     build_star_schema(lake.run())
     assert lake.actions() == [DAY_1[0], "eve | 2024-05-01 08:00:00 | login | Android | Oslo"]
     assert lake.values("dim_users", "user_id") == ["ann", "eve"]
+
+
+def test_staging_that_is_made_anew_during_a_build_is_for_the_next_one(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.stage_logs(1, *DAY_1)
+
+    def reset_and_look(*arguments: Any) -> SourceChanges | None:
+        changes = changes_since(*arguments)
+        shutil.rmtree(lake.staged().uri)
+        lake.stage_logs(1, *DAY_2)
+        return changes
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.build_star_schema, "changes_since", reset_and_look)
+        build_star_schema(lake.run())
+    assert lake.actions() == sorted(DAY_1)
+    build_star_schema(lake.run())
+    assert lake.actions() == sorted(DAY_2)
 
 
 def test_a_declaration_that_changed(lake: Lake, declare: Callable[..., None]) -> None:
