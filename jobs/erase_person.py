@@ -39,7 +39,7 @@ from jobs.feeds.declaration import Feed
 from jobs.geolocation.cache import LocationCache
 from jobs.lake.archive import ARCHIVE, RAW, as_raw, note_rewriting
 from jobs.lake.intermediates import remove_intermediates
-from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, next_batch
+from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, forgotten, is_same_content, next_batch
 from jobs.lake.objects import RawFile, sha256_of
 from jobs.lake.quarantine import quarantine_table
 from jobs.lake.raw import COMPRESSED
@@ -140,9 +140,19 @@ def erase(run: RunContext, warehouse: Warehouse, search: Search) -> list[Trace]:
 def _erase_feed(run: RunContext, search: Search, feed: Feed) -> list[str]:
     files = _persons_files(run, search, feed)
     if files:
-        note_rewriting(run, feed.name, [as_raw(file.path) for file, _ in files])
+        there = {file.path for file in run.store.list(f"{RAW}/{feed.name}")}
+        current = Ledger(run).current(feed.name)
+        # An archived file comes back to `raw/`, unless a correction has its place.
+        places = {f.path: f.path if as_raw(f.path) in there else as_raw(f.path) for f, _ in files}
+        # A correction that was not staged yet is still to be one.
+        noted = [
+            path
+            for file, _ in files
+            if (path := places[file.path]) != file.path or is_same_content(file, current.get(path))
+        ]
+        note_rewriting(run, feed.name, noted)
         for file, _ in files:
-            _rewrite(run, search, feed, file)
+            _rewrite(run, search, feed, file, places[file.path])
     there = {file.path for file in run.store.list(f"{RAW}/{feed.name}")}
     current = Ledger(run).current(feed.name)
     # Those of this run, and of one that was killed.
@@ -180,9 +190,11 @@ def _persons_files(run: RunContext, search: Search, feed: Feed) -> list[tuple[Ra
     return found
 
 
-def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile) -> None:
-    """Put a file without the person's records into its place; one from the archive comes back to `raw/`."""
-    path = as_raw(file.path)
+def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile, path: str) -> None:
+    """Write a file without the person's records to a path, its own or a free one, and remove it elsewhere.
+
+    Raises UserAnalyticsError when a correction has come meanwhile, which stays.
+    """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "file"
         with (
@@ -192,13 +204,33 @@ def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile) -> None
             packed(raw, file.path) as out,
         ):
             left = cut(search.person, feed, search.names(feed, file.path), plain, out)
-        if left.kept:
-            with target.open("rb") as done:
-                digest = sha256_of(done)
-            run.store.put(target, path, digest, True, lambda sent: None)
+        with target.open("rb") as done:
+            digest = sha256_of(done)
+        try:
+            if file not in run.store.list(file.path.rpartition("/")[0]):
+                raise FileExistsError(file.path)
+            if left.kept:
+                run.store.put(target, path, digest, path == file.path, lambda sent: None)
+        except FileExistsError:
+            _note_delivery(run, feed, file)
+            shown = search.person.without_addresses(path)
+            raise UserAnalyticsError(
+                f"erase: {shown} was delivered anew meanwhile, which stays as it is; erase again"
+            ) from None
     if not left.kept or path != file.path:
         run.store.delete(file.path)
     log.info("erase: %s, %d records removed", path, left.removed)
+
+
+def _note_delivery(run: RunContext, feed: Feed, file: RawFile) -> None:
+    """Say in the ledger that what is in a file's place now is not the file written anew, but another delivery."""
+    ledger = Ledger(run)
+    history = ledger.history(feed.name)
+    entry = by_path(history).get(as_raw(file.path))
+    if entry:
+        other = replace(forgotten(entry, next_batch(history), run.run_id), version=file.version)
+        with run.locks.hold("staging/_ingested_files"):
+            ledger.write([other])
 
 
 def _quarantined(run: RunContext, search: Search) -> list[tuple[str, int, str]]:

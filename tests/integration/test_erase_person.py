@@ -21,10 +21,12 @@ from jobs.erase_person import Found, erase, search_for, survey
 from jobs.erasure.person import person
 from jobs.erasure.tables import begin_anew, persons_rows, remove_history
 from jobs.erasure.traces import Trace
+from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.geolocation.base import Location
 from jobs.geolocation.cache import LocationCache
-from jobs.lake.staging import SAME_KEY, staging_table
+from jobs.lake.archive import note_rewriting
+from jobs.lake.staging import SAME_KEY, stage, staging_table
 from jobs.origins import ORIGINS
 from jobs.run_all import run_all
 from jobs.runs import RECORDED_TABLES
@@ -252,6 +254,44 @@ def test_nothing_is_left_of_the_person_and_nobody_else_changes(
     assert erase_ann() == ([], [])
     assert [r for r in run_all(lake.run(), warehouse, dict.fromkeys(feeds), 1.0) if r.entries] == []
     assert rows(lake, feeds) == wanted
+
+
+def test_a_correction_that_comes_meanwhile_stays_and_is_a_delivery_of_its_own(
+    spark: SparkSession, tmp_lake: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, warehouse = Lake(spark, tmp_lake, warehouse_url), PostgresWarehouse(warehouse_url, "analytics")
+    deliver(Path(tmp_lake), {"orders"})
+    stage(lake.run(), FEEDS["orders"])
+    raw, archived = (Path(tmp_lake) / zone / "orders/a.csv" for zone in ("raw", "archive"))
+    correction = ORDERS.replace("Lamp,1", "Lamp,5").replace("o2,42,Lamp,2", "o2,42,Lamp,9")
+
+    def erase_ann() -> list[Trace]:
+        run = lake.run("erase")
+        return erase(run, warehouse, search_for(run, person([], [CUSTOMER], [])))
+
+    def corrected_meanwhile(*arguments: Any) -> None:
+        note_rewriting(*arguments)
+        raw.write_text(correction)
+
+    for place in (raw, archived):
+        if place == archived:
+            # The correction takes the place to which the archived file was to come back.
+            archived.parent.mkdir(parents=True)
+            raw.rename(archived)
+        there = place.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr("jobs.erase_person.note_rewriting", corrected_meanwhile)
+            with pytest.raises(UserAnalyticsError, match=r"raw/orders/a\.csv was delivered anew meanwhile"):
+                erase_ann()
+        assert raw.read_text() == correction
+        assert place == raw or place.read_bytes() == there
+    # The archived file is rewritten where it is, and the correction without Ann is still one when it is staged.
+    assert erase_ann() == []
+    stage(lake.run(), FEEDS["orders"])
+    header, _, bobs = correction.splitlines()
+    assert raw.read_text().splitlines() == archived.read_text().splitlines() == [header, bobs]
+    rows = staging_table(lake, FEEDS["orders"]).read().collect()
+    assert [(row.order_id, row.quantity) for row in rows] == [("o2", 9)]
 
 
 def test_what_json_escapes_is_found_in_raw_files_staging_and_quarantine(
