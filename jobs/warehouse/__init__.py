@@ -27,7 +27,7 @@ def open_warehouse(settings: Settings) -> Iterator[Warehouse]:
     folder = settings.warehouse_url.removeprefix("embedded:")
     if folder != settings.warehouse_url:
         with EmbeddedPostgres(Path(folder)) as url:
-            yield PostgresWarehouse(url, settings.schema)
+            yield PostgresWarehouse(url, settings.schema, settings.lock_wait_seconds)
         return
     warehouse: Warehouse
     if settings.warehouse_url.startswith("bigquery://"):
@@ -36,7 +36,7 @@ def open_warehouse(settings: Settings) -> Iterator[Warehouse]:
 
         warehouse = BigQueryWarehouse(settings.warehouse_url, scratch=_scratch(settings))
     else:
-        warehouse = PostgresWarehouse(settings.warehouse_url, settings.schema)
+        warehouse = PostgresWarehouse(settings.warehouse_url, settings.schema, settings.lock_wait_seconds)
     warehouse.check()
     yield warehouse
 

@@ -10,6 +10,10 @@ the same way. What readers see changes in one transaction, together with the che
 from __future__ import annotations
 
 import hashlib
+import signal
+import socket
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import date
@@ -19,7 +23,8 @@ import psycopg2
 from psycopg2 import sql
 
 from jobs.console import log
-from jobs.errors import CheckFailed, ConfigurationError, QueryTooSlow, UserAnalyticsError
+from jobs.errors import CheckFailed, ConfigurationError, QueryTooSlow, TableLocked, UserAnalyticsError
+from jobs.lake.locks import POLL_SECONDS
 from jobs.settings import without_password
 from jobs.warehouse.base import (
     KEY_HASH,
@@ -60,17 +65,19 @@ def told(action: str) -> Iterator[None]:
 class PostgresWarehouse:
     """A schema of a PostgreSQL database, version 12 or later."""
 
-    def __init__(self, url: str, schema: str) -> None:
+    def __init__(self, url: str, schema: str, lock_wait_seconds: float = 600.0) -> None:
         self.url = url
         self.schema = schema
+        self.lock_wait_seconds = lock_wait_seconds
 
     def check(self) -> None:
-        self._connect().close()
+        with self._connected():
+            pass
 
     @told("look up rights")
     def missing_rights(self) -> list[str]:
         problems = []
-        with closing(self._connect()) as connection, connection.cursor() as cursor:
+        with self._connected() as connection, connection.cursor() as cursor:
             if connection.server_version < OLDEST_VERSION:
                 problems.append("the server is older than PostgreSQL 12")
             if problem := _encoding_problem(connection):
@@ -99,15 +106,11 @@ class PostgresWarehouse:
 
     @contextmanager
     def publishing(self) -> Iterator[PostgresPublication]:
-        with told("publish"), closing(self._connect()) as connection:
+        with told("publish"), self._connected() as connection:
             if problem := _encoding_problem(connection):
                 raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {problem}")
             with connection.cursor() as cursor:
-                lock = int.from_bytes(hashlib.sha256(self.schema.encode()).digest()[:8], "big", signed=True)
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock,))
-                if not _only_value(cursor):
-                    log.info("publish: waiting for another publication to %s to end", self.schema)
-                    cursor.execute("SELECT pg_advisory_lock(%s)", (lock,))
+                self._take_turn(cursor)
                 cursor.execute("SELECT to_regnamespace(%s) IS NULL", (self.schema,))
                 # IF NOT EXISTS would ask for the right to make schemas even where there is nothing to make.
                 if _only_value(cursor):
@@ -121,9 +124,36 @@ class PostgresWarehouse:
             connection.commit()
             yield PostgresPublication(connection, self.url, self.schema)
 
+    def _take_turn(self, cursor: Any) -> None:
+        """Take the lock of the schema, which the server gives back when the connection ends."""
+        lock = int.from_bytes(hashlib.sha256(self.schema.encode()).digest()[:8], "big", signed=True)
+        deadline = time.monotonic() + self.lock_wait_seconds
+        said = False
+        # Rather than waiting in the server, which would neither end with the time nor with Ctrl-C.
+        while True:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock,))
+            is_taken = _only_value(cursor)
+            cursor.connection.commit()
+            if is_taken:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TableLocked(
+                    f"publish: another publication to {self.schema} was not done after "
+                    f"{self.lock_wait_seconds:.0f} s; nothing was published. Run again when it is, or wait longer with "
+                    "LOCK_WAIT_SECONDS"
+                )
+            if not said:
+                log.info(
+                    "publish: waiting for another publication to %s to end, up to %.0f s",
+                    *(self.schema, self.lock_wait_seconds),
+                )
+                said = True
+            time.sleep(min(POLL_SECONDS, left))
+
     @told("look up what is published")
     def published(self) -> Mapping[str, Published]:
-        with closing(self._connect()) as connection, connection.cursor() as cursor:
+        with self._connected() as connection, connection.cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", (f"{self.schema}.{STATES}",))
             if _only_value(cursor) is None:
                 return {}
@@ -131,14 +161,14 @@ class PostgresWarehouse:
 
     @told("plan")
     def plan(self, load: Load) -> Plan:
-        with closing(self._connect()) as connection:
+        with self._connected() as connection:
             return PostgresPublication(connection, self.url, self.schema).plan(load)
 
     @told("query")
     def query(
         self, name: str, limit: int, seconds: float | None = None
     ) -> tuple[list[str], list[tuple[object, ...]]]:
-        with closing(self._connect()) as connection, connection.cursor() as cursor:
+        with self._connected() as connection, connection.cursor() as cursor:
             first = sql.SQL("SELECT * FROM {} LIMIT {}")
             try:
                 if seconds is not None:
@@ -154,7 +184,7 @@ class PostgresWarehouse:
 
     @told("count")
     def counts(self, names: Sequence[str]) -> dict[str, int]:
-        with closing(self._connect()) as connection, connection.cursor() as cursor:
+        with self._connected() as connection, connection.cursor() as cursor:
             counted = {}
             for name in names:
                 cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(self.schema, name)))
@@ -173,14 +203,14 @@ class PostgresWarehouse:
         if not conditions:
             return []
         select = sql.SQL("SELECT to_jsonb(x)::text FROM {} AS x WHERE {}")
-        with closing(self._connect()) as connection, connection.cursor() as cursor:
+        with self._connected() as connection, connection.cursor() as cursor:
             name = sql.Identifier(self.schema, table.name)
             cursor.execute(select.format(name, sql.SQL(" OR ").join(conditions)))
             return [text for (text,) in cursor.fetchall()]
 
     @told("measure")
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
-        with closing(self._connect()) as connection, connection.cursor() as cursor:
+        with self._connected() as connection, connection.cursor() as cursor:
             return {table.name: self._measure(cursor, table) for table in tables}
 
     def _measure(self, cursor: Any, table: Table) -> Measures:
@@ -197,6 +227,11 @@ class PostgresWarehouse:
         cursor.execute(sql.SQL("SELECT {} FROM {}").format(values, sql.Identifier(self.schema, table.name)))
         names = [ROW_COUNT, *(f"sum({name})" for name in table.measures), KEY_HASH]
         return dict(zip(names, cursor.fetchone(), strict=True))
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        with closing(self._connect()) as connection, _stopped_by_signals(connection):
+            yield connection
 
     def _connect(self) -> Any:
         try:
@@ -682,6 +717,36 @@ def _key_names(table: Table) -> list[str]:
 
 def _foreign_key_name(table: Table, key: Any) -> str:
     return f"{table.name}_{'_'.join(key.columns)}_fkey"
+
+
+@contextmanager
+def _stopped_by_signals(connection: Any) -> Iterator[None]:
+    """Have Ctrl-C and `kill` cancel the statement under way: Python hears of them only when it has ended.
+
+    A wait callback of psycopg2's would do it, too, but for all threads and without its COPY and connect_timeout.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    hearing, told_of = socket.socketpair()
+    told_of.setblocking(False)
+
+    def listen() -> None:
+        while number := hearing.recv(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                with suppress(psycopg2.Error):
+                    connection.cancel()
+
+    listening = threading.Thread(target=listen, daemon=True)
+    before = signal.set_wakeup_fd(told_of.fileno())
+    listening.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        told_of.close()
+        listening.join()
+        hearing.close()
 
 
 def _encoding_problem(connection: Any) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,9 +19,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 import jobs.warehouse.postgres as postgres_module
-from jobs.errors import CheckFailed, UserAnalyticsError
+from jobs.errors import CheckFailed, TableLocked, UserAnalyticsError
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables
+from jobs.warehouse.postgres import PostgresWarehouse
 from tests.shops import (
     EAST,
     NORTH,
@@ -328,26 +328,37 @@ def test_a_commit_whose_answer_is_lost_is_not_done_again(shop: Shop, monkeypatch
 
 
 @pytest.mark.usefixtures("without_spark")
-def test_a_second_publisher_waits_for_the_first(shop: Shop) -> None:
+def test_a_second_publisher_waits_for_the_first(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     first(shop)
     entered: list[str] = []
+    waits = threading.Event()
 
     def publish_too() -> None:
         with shop.warehouse.publishing() as publication:
             entered.append(f"second sees version {publication.published['sales'].version}")
 
+    monkeypatch.setattr(postgres_module.log, "info", lambda text, *_: "waiting" in text and waits.set())
     with shop.warehouse.publishing() as publication:
         other = threading.Thread(target=publish_too)
         other.start()
-        deadline = time.monotonic() + 20
-        while not shop.query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-            assert time.monotonic() < deadline, "the second publisher did not wait"
-            time.sleep(0.05)
+        assert waits.wait(20), "the second publisher did not wait"
         shop.version = 1
         entered.append("first publishes version 2")
         publication.commit(shop.changes(), [])
     other.join(20)
     assert entered == ["first publishes version 2", "second sees version 2"]
+
+
+def test_a_second_publisher_waits_no_longer_than_it_may(shop: Shop) -> None:
+    impatient = PostgresWarehouse(shop.url, shop.schema, lock_wait_seconds=0.01)
+    with (
+        shop.warehouse.publishing(),
+        pytest.raises(TableLocked, match=r"another publication to analytics .*LOCK_WAIT_SECONDS"),
+        impatient.publishing(),
+    ):
+        pass
+    with impatient.publishing() as publication:
+        assert publication.published == {}
 
 
 # -- views, grants, columns --------------------------------------------------------------------------------------------

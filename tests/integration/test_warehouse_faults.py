@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -164,6 +165,44 @@ def test_no_connection_left(plain_role: str, whole: bool) -> None:
     assert content(plain_role) == before
     publish(plain_role, TWO, 2, whole)
     assert content(plain_role) == (TWO, [(2,)], [])
+
+
+def test_a_statement_that_waits_can_be_stopped(warehouse_url: str) -> None:
+    publish(warehouse_url, ONE, 1)
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    ended = []
+
+    def is_so(expected: bool) -> bool:
+        deadline = time.monotonic() + 30
+        while bool(query(warehouse_url, waiting)) != expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return time.monotonic() < deadline
+
+    def stop_it() -> None:
+        if is_so(True):
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.append(is_so(False))
+        reader.rollback()
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with closing(psycopg2.connect(warehouse_url)) as reader, reader.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM analytics.{TABLE}")
+            stopping = threading.Thread(target=stop_it)
+            stopping.start()
+            # It cannot be swapped while somebody reads it.
+            with pytest.raises(KeyboardInterrupt):
+                publish(warehouse_url, TWO, 2)
+            stopping.join()
+        # The one that was stopped had time to clear away what it had staged.
+        assert content(warehouse_url) == (ONE, [(1,)], [])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == [True]
+    publish(warehouse_url, TWO, 2)
+    assert content(warehouse_url) == (TWO, [(2,)], [])
 
 
 def test_a_database_that_became_read_only(warehouse_url: str) -> None:
