@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,14 @@ from jobs.settings import Settings, postgresql_url, without_password
 DEFAULT_TABLE = "retail.user_purchase"
 TABLE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
 COLUMNS = PURCHASES.columns
+PART = re.compile(r"part-(\d{3})\.csv")
 
 
 def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts: int) -> int:
-    """Copy the table into `parts` files below `raw/purchases/extract/<day>`, the only parts then. Gives their rows.
+    """Copy the table into `parts` files below `raw/purchases/extract/<day>`. Gives the number of rows.
+
+    Parts that an extraction of the same day into more of them has left get no rows: their header only, by which what
+    was staged of them leaves.
 
     Raises ConfigurationError when the database cannot be reached or lacks the table or one of its columns, and
     UserAnalyticsError when it fails on the way.
@@ -63,8 +66,7 @@ def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts
             return _extract_part(store, url, name, snapshot, day, part, parts)
 
         with ThreadPoolExecutor(parts) as pool:
-            rows = sum(pool.map(extract, range(parts)))
-    _remove_other_parts(store, day, parts)
+            rows = sum(pool.map(extract, sorted({*range(parts), *_parts_there(store, day)})))
     log.info("extract: %s rows of %s in %d parts", f"{rows:,}", table, parts)
     return rows
 
@@ -78,7 +80,7 @@ def _extract_part(
         "TO STDOUT (FORMAT csv, HEADER)"
     ).format(_columns(), table, sql.Literal(parts), sql.Literal(part))
     with tempfile.TemporaryDirectory(prefix="extract-") as folder:
-        file = Path(folder) / _file(part)
+        file = Path(folder) / f"part-{part:03d}.csv"
         with _connect(url) as connection, connection.cursor() as cursor, file.open("wb") as out:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot,))
@@ -102,17 +104,10 @@ def _folder(day: date) -> str:
     return f"raw/{PURCHASES.name}/extract/{day.isoformat()}"
 
 
-def _file(part: int) -> str:
-    return f"part-{part:03d}.csv"
-
-
-def _remove_other_parts(store: ObjectStore, day: date, parts: int) -> None:
-    """Remove what an extraction of the same day into more parts has left: its rows are in the present ones."""
-    present = [f"{_folder(day)}/{_file(part)}" for part in range(parts)]
-    for file in list(store.list(_folder(day))):
-        if fnmatch(file.path, "*/part-*.csv") and file.path not in present:
-            log.info("extract: %s is no part any more, removed", file.path)
-            store.delete(file.path)
+def _parts_there(store: ObjectStore, day: date) -> list[int]:
+    """The numbers of the parts of an earlier extraction of the day."""
+    found = (PART.fullmatch(file.path.rpartition("/")[2]) for file in store.list(_folder(day)))
+    return [int(part[1]) for part in found if part]
 
 
 def _columns() -> sql.Composable:

@@ -70,24 +70,23 @@ def test_a_table_is_extracted_in_parts_and_staged_and_a_second_time_adds_nothing
     assert (result.total("accepted"), result.total("duplicates")) == (1, 100)
 
 
-def test_every_row_is_in_a_part_and_a_part_that_is_none_any_more_is_removed(
+def test_every_row_is_in_a_part_and_what_fewer_parts_leave_over_has_none(
     spark: SparkSession, tmp_lake: str, warehouse_url: str
 ) -> None:
     execute(warehouse_url, TABLE + NO_NUMBER)
     zone = RawZone(spark, tmp_lake, "purchases")
-    zone.put({"extract/2024-04-30/part-003.csv": "another day's", "other.csv": "another file"})
-    others = ["extract/2024-04-30/part-003.csv", "other.csv"]
-    for parts in (3, 2):
+    for price, parts in ((1, 3), (2, 2)):
+        execute(warehouse_url, f"UPDATE retail.user_purchase SET unit_price = {price}")
         rows = extract_purchases.extract_purchases(
             zone.store, warehouse_url, "retail.user_purchase", date(2024, 5, 1), parts
         )
         assert rows == 101
         names = [file.path.removeprefix("raw/purchases/") for file in zone.store.list("raw/purchases")]
-        extracted = [f"extract/2024-05-01/part-{n:03d}.csv" for n in range(parts)]
-        assert names == [others[0], *extracted, others[1]]
-    result = zone.stage()
-    assert (result.total("records_read"), result.total("accepted")) == (101, 100)
-    assert zone.reasons() == {"invoice_number_missing": 1}
+        assert names == [f"extract/2024-05-01/part-{n:03d}.csv" for n in range(3)]
+        zone.stage()
+        assert zone.staging().groupBy("unit_price").count().collect() == [(price, 100)]
+        assert zone.reasons() == {"invoice_number_missing": 1}
+    assert zone.counts()["extract/2024-05-01/part-002.csv"] == (0, 0, 0, 0)
 
 
 @pytest.fixture
