@@ -37,6 +37,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+from urllib.parse import urlencode
 
 import psutil
 import psycopg2
@@ -50,6 +51,15 @@ NOBODY = 65534
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 FREE_PORT_ATTEMPTS = 5
+
+# PGHOSTADDR, PGSSLMODE, PGOPTIONS and the like in the environment are meant for other servers.
+CONNECTION = {
+    "hostaddr": HOST,
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "channel_binding": "disable",
+    "target_session_attrs": "any",
+}
 
 # For bulk loads on a laptop, safe against a crash: fsync and full_page_writes stay on. With wal_level=minimal
 # a table that was created or truncated in the same transaction is loaded without write-ahead log.
@@ -109,13 +119,14 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """Address with password, `postgresql://…`, of the started server."""
-        return f"postgresql://{USER}:{self._password()}@{HOST}:{self._started_port()}/{DATABASE}"
+        return self._address(self._started_port(), DATABASE)
 
     def psql_command(self) -> list[str]:
         """Arguments that open this warehouse in psql; the password stays in its file."""
         quoted = str(self.password_file).replace("\\", "\\\\").replace("'", "\\'")
-        server = f"host={HOST} port={self._started_port()} sslmode=disable"
-        conninfo = f"{server} user={USER} dbname={DATABASE} passfile='{quoted}'"
+        server = f"host={HOST} port={self._started_port()} user={USER} dbname={DATABASE}"
+        options = " ".join(f"{name}={value}" for name, value in CONNECTION.items())
+        conninfo = f"{server} {options} passfile='{quoted}'"
         return [str(self.bin_dir / "psql"), conninfo]
 
     def start(self) -> str:
@@ -278,16 +289,7 @@ class EmbeddedPostgres:
 
     def _create_database(self) -> None:
         try:
-            # PGOPTIONS, PGSSLMODE and the like are meant for other servers.
-            connection = psycopg2.connect(
-                host=HOST,
-                port=self._port,
-                user=USER,
-                password=self._password(),
-                dbname="postgres",
-                sslmode="disable",
-                options="",
-            )
+            connection = psycopg2.connect(self._address(self._port, "postgres"))
         except psycopg2.OperationalError as error:
             raise self._failure(f"cannot be reached: {str(error).strip()}") from None
         try:
@@ -388,6 +390,10 @@ class EmbeddedPostgres:
             return (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return []
+
+    def _address(self, port: int | None, database: str) -> str:
+        options = urlencode({**CONNECTION, "options": ""})
+        return f"postgresql://{USER}:{self._password()}@{HOST}:{port}/{database}?{options}"
 
     def _password(self) -> str:
         try:

@@ -9,11 +9,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg2
 import pytest
+from adbc_driver_postgresql import dbapi
 
 from jobs.cli import main
 from jobs.errors import ConfigurationError
@@ -90,7 +93,7 @@ def query(url: str, statement: str) -> object:
 def test_starts_and_stops_with_the_context(new_folder: Path) -> None:
     server = EmbeddedPostgres(new_folder)
     with server as url:
-        assert url.endswith("/warehouse")
+        assert urlsplit(url).path == "/warehouse"
         assert query(url, "SHOW server_encoding") == "UTF8"
         assert query(url, "SHOW fsync") == "on"
         assert query(url, "SHOW timezone") == "UTC"
@@ -236,14 +239,27 @@ def test_the_callers_postgres_variables_do_not_matter(
     new_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
+        "PGHOST": "nowhere.invalid",
         "PGPORT": "1",
         "PGDATA": "/nowhere",
+        "PGHOSTADDR": "127.0.0.2",
         "PGSSLMODE": "require",
+        "PGGSSENCMODE": "require",
+        "PGCHANNELBINDING": "require",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGOPTIONS": "-c default_transaction_read_only=on",
         "LC_ALL": "xx_YY",
     }.items():
         monkeypatch.setenv(name, value)
-    with EmbeddedPostgres(new_folder):
-        pass
+    server = EmbeddedPostgres(new_folder)
+    with server as url:
+        assert query(url, "SHOW default_transaction_read_only") == "off"
+        # So does the driver that copies rows, which brings a libpq of its own, and psql.
+        with closing(dbapi.connect(url)) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute("SELECT current_setting('default_transaction_read_only')")
+            assert cursor.fetchone() == ("off",)
+        done = subprocess.run([*server.psql_command(), "-Atc", "SELECT 1"], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_a_damaged_cluster_is_an_error_with_the_end_of_the_log(folder: Path) -> None:
