@@ -88,8 +88,8 @@ class LakeTable:
             if column.name in there and there[column.name].simpleString() != column.dataType.simpleString():
                 raise UserAnalyticsError(
                     f"{self.uri}: column {column.name} is {there[column.name].simpleString()}, declared as "
-                    f"{column.dataType.simpleString()}; only new columns are added on their own. Move the "
-                    "table away and run again to rebuild it"
+                    f"{column.dataType.simpleString()}; only new columns are added on their own. "
+                    f"{self._how_to_rebuild()}"
                 )
         if new := [column for column in self.schema if column.name not in there]:
             require_lock_not_lost(self.uri)
@@ -147,11 +147,9 @@ class LakeTable:
         """
         applied = self.applied(source)
         if applied is not None and applied > version:
-            zone, name = self.uri.split("/")[-2:]
             raise UserAnalyticsError(
                 f"{self.uri}: made from version {applied} of {source.partition(':')[0]}, of which only {version} are "
-                f"there. Was the lake restored from a backup? `user-analytics reset {zone}/{name}` removes the table "
-                "and those that are built with it, `user-analytics reset marts` all; the next run makes them anew"
+                f"there. Was the lake restored from a backup? {self._how_to_rebuild()}"
             )
         return applied == version
 
@@ -293,6 +291,13 @@ class LakeTable:
         require_lock_not_lost(self.uri)
         writer = self._aligned(rows).write.format("delta").mode("overwrite")
         writer.option("txnAppId", source).option("txnVersion", str(version)).save(self.uri)
+
+    def _how_to_rebuild(self) -> str:
+        zone, name = self.uri.split("/")[-2:]
+        if zone not in ("staging", "marts") or name.startswith("_"):
+            return "Move the table away and run again to rebuild it"
+        # Moved away alone, it would not come back whole: the ledger, or a table beside it, says that all is there.
+        return f"`user-analytics reset {zone}/{name}` removes it with what belongs to it; then run again to rebuild it"
 
     def _is_done(self, source: str | None, version: int | None) -> bool:
         return source is not None and version is not None and self.has_applied(source, version)

@@ -234,5 +234,8 @@ def test_a_declaration_that_changed(lake: Lake, declare: Callable[..., None]) ->
     lake.mart("dim_users").ensure()
     assert lake.rows("dim_users") == [(1, "ann", None)]
     declare("dim_users", lambda text: text.replace("user_id VARCHAR(100)", "user_id BIGINT"))
-    with pytest.raises(UserAnalyticsError, match=r"user_id is string, declared as bigint.*to rebuild it"):
+    with pytest.raises(
+        UserAnalyticsError,
+        match=r"user_id is string, declared as bigint.*`user-analytics reset marts/dim_users`.*to rebuild it",
+    ):
         lake.mart("dim_users").ensure()
