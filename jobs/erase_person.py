@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import zlib
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -182,7 +183,7 @@ def _persons_files(run: RunContext, search: Search, feed: Feed) -> list[tuple[Ra
                         continue
                 with run.store.open(file.path) as stream, opened(stream, file.path) as plain:
                     number = cut(search.person, feed, search.names(feed, file.path), plain).removed
-            except (OSError, EOFError):
+            except (OSError, EOFError, zlib.error):
                 log.warning("erase: %s cannot be read", file.path)
                 continue
             if number:

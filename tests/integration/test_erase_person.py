@@ -256,6 +256,18 @@ def test_nothing_is_left_of_the_person_and_nobody_else_changes(
     assert rows(lake, feeds) == wanted
 
 
+@pytest.mark.parametrize("harm", [slice(-9, None), slice(12, 20)], ids=["cut off", "other bytes"])
+def test_a_file_that_cannot_be_unpacked_is_told(spark: SparkSession, tmp_lake: str, harm: slice) -> None:
+    run, content = Lake(spark, tmp_lake).run("erase"), bytearray(FILES["users/u.csv.gz"])
+    content[harm] = b"\xff" * 8 if harm.stop else b""
+    (Path(tmp_lake) / "raw/users").mkdir(parents=True)
+    (Path(tmp_lake) / "raw/users/u.csv.gz").write_bytes(content)
+    search = search_for(run, person([EMAIL], [], []))
+    assert survey(run, search) == []
+    [trace] = search.in_lake(run)
+    assert (trace.where, trace.what[:18]) == ("raw/users/u.csv.gz", "cannot be searched")
+
+
 def test_a_correction_that_comes_meanwhile_stays_and_is_a_delivery_of_its_own(
     spark: SparkSession, tmp_lake: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
