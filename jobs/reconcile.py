@@ -40,24 +40,39 @@ from jobs.warehouse.declarations import Table
 
 @dataclass(frozen=True)
 class Comparison:
-    """One table. found: what the warehouse says, None where it has no such table. newest: the lake's newest version."""
+    """One table. found: what the warehouse says, None where it has no such table. newest: the lake's newest version.
+
+    made_anew: the mart was, and has not been published since, so that there is nothing to compare.
+    """
 
     table: str
     version: int
     newest: int
     expected: Measures
     found: Measures | None
+    made_anew: bool = False
 
     @property
     def differences(self) -> list[str]:
         """What differs, in words."""
         if self.found is None:
             return ["not in the warehouse"]
+        if self.made_anew:
+            return []
         return [
             f"{name} is {number_text(self.found.get(name))}, the lake has {number_text(value)}"
             for name, value in self.expected.items()
             if number_text(self.found.get(name)) != number_text(value)
         ]
+
+    @property
+    def result(self) -> str:
+        """The whole in words."""
+        if self.differences:
+            return "; ".join(self.differences)
+        if self.made_anew:
+            return f"made anew; version {self.newest} is not published yet"
+        return "same" if self.version == self.newest else f"same; version {self.newest} is not published yet"
 
 
 def reconcile(run: RunContext, warehouse: Warehouse) -> list[Comparison]:
@@ -75,14 +90,15 @@ def _compare(
     declared: Table, source: LakeTable, published: Published | None, found: Measures | None
 ) -> Comparison:
     newest = version = source.version()
-    if published and published.table_id == source.table_id() and published.version < newest:
+    made_anew = published is not None and published.table_id != source.table_id()
+    if published and not made_anew and published.version < newest:
         version = published.version
     try:
         expected = keyed_measures(declared, source.read(version))
     except GONE:
         log.warning("reconcile %s: version %d was vacuumed; compared with the newest", declared.name, version)
         version, expected = newest, keyed_measures(declared, source.read(newest))
-    return Comparison(declared.name, version, newest, expected, found)
+    return Comparison(declared.name, version, newest, expected, found, made_anew)
 
 
 def keyed_measures(declared: Table, rows: DataFrame) -> Measures:
@@ -106,18 +122,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     print(
         table(
             ("table", "version", "rows", "result"),
-            [
-                (
-                    c.table,
-                    c.version,
-                    c.expected[ROW_COUNT],
-                    "; ".join(c.differences)
-                    or (
-                        "same" if c.version == c.newest else f"same; version {c.newest} is not published yet"
-                    ),
-                )
-                for c in comparisons
-            ],
+            [(c.table, c.version, c.expected[ROW_COUNT], c.result) for c in comparisons],
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +16,7 @@ from jobs.dry_run import print_plans
 from jobs.errors import UserAnalyticsError
 from jobs.lake.marts import declared
 from jobs.publish import dry_run, publish
-from jobs.reconcile import reconcile
+from jobs.reconcile import print_comparisons, reconcile
 from jobs.spark import local_rows
 from jobs.warehouse.base import Warehouse
 from jobs.warehouse.bigquery import BigQueryWarehouse
@@ -143,6 +144,22 @@ def test_a_version_that_changes_no_row(shop: Shop, capsys: pytest.CaptureFixture
     assert "CAST('' AS" not in capsys.readouterr().out
     shop.publish()
     assert shop.plan() == {}
+
+
+def test_a_mart_that_was_made_anew_is_not_published_yet(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.add(1, 2)
+    shop.publish()
+    shutil.rmtree(shop.mart(MART).uri)
+    shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    shop.add(3, 4, 5)
+    assert shop.differences() == {MART: []}
+    print_comparisons(reconcile(shop.run(), shop.warehouse))
+    assert "made anew; version 1 is not published yet" in capsys.readouterr().out
+    shop.publish()
+    print_comparisons(reconcile(shop.run(), shop.warehouse))
+    assert capsys.readouterr().out.split()[-1] == "same"
 
 
 def test_a_warehouse_ahead_of_its_lake_stops_with_what_to_do(shop: Shop) -> None:
