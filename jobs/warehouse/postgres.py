@@ -476,13 +476,23 @@ class PostgresPublication:
         return f"To have the table made anew from its mart, delete its row in {self.schema}.{STATES} and publish again"
 
     def _adapt(self, cursor: Any, table: Table, staged: str, advice: str) -> None:
-        """Add the nullable columns that were declared since the table was made."""
+        """Add the nullable columns that were declared since the table was made, and bring comments up to date."""
+        name = self._name(table.name)
         for column in self._missing(cursor, table, staged, advice):
-            cursor.execute(
-                sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(self._name(table.name), _definition(column))
-            )
-            cursor.execute(self._column_comment(table.name, column))
+            cursor.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
             log.info("publish %s: column %s added", table.name, column.name)
+        cursor.execute(
+            "SELECT attname, description FROM pg_description LEFT JOIN pg_attribute ON attrelid = objoid AND "
+            "attnum = objsubid AND attnum > 0 WHERE classoid = 'pg_class'::regclass AND objoid = %s::regclass",
+            (name.as_string(cursor),),
+        )
+        # The table's own has no column's name.
+        comments = dict(cursor.fetchall())
+        if comments.get(None, "") != table.comment:
+            cursor.execute(self._table_comment(table.name, table))
+        for column in table.columns:
+            if comments.get(column.name, "") != column.comment:
+                cursor.execute(self._column_comment(table.name, column))
 
     def _missing(self, cursor: Any, table: Table, staged: str, advice: str) -> list[Column]:
         """The declared columns that may be null and are not there; any other difference stops, with advice.
@@ -622,10 +632,12 @@ class PostgresPublication:
 
     def _create(self, table: Table, name: str, clause: sql.Composable | None = None) -> sql.Composable:
         definitions = sql.SQL(", ").join(_definition(column) for column in table.columns)
-        comments = [sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(name), sql.Literal(table.comment))]
-        comments += [self._column_comment(name, column) for column in table.columns]
+        comments = [self._table_comment(name, table), *(self._column_comment(name, c) for c in table.columns)]
         create = sql.SQL("CREATE TABLE {} ({})").format(self._name(name), definitions)
         return sql.SQL("; ").join([create + clause if clause else create, *comments])
+
+    def _table_comment(self, name: str, table: Table) -> sql.Composed:
+        return sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(name), sql.Literal(table.comment))
 
     def _column_comment(self, name: str, column: Column) -> sql.Composed:
         return sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(

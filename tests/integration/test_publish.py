@@ -598,6 +598,28 @@ def test_a_new_column_is_added_in_place(shop: Shop, shop_declarations: Callable[
 
 
 @pytest.mark.usefixtures("without_spark")
+def test_comments_follow_their_declaration(shop: Shop, shop_declarations: Callable[..., None]) -> None:
+    first(shop)
+    comments = (
+        "SELECT obj_description('shops'::regclass), col_description('shops'::regclass, 1), "
+        "col_description('shops'::regclass, 2)"
+    )
+    key, name = "Key of the shop", "The shop's name"
+    assert shop.query(comments) == [("Shops. Grain: one row per shop", key, name)]
+    written = (
+        "SELECT objsubid, xmin::text FROM pg_description WHERE objoid = 'shops'::regclass AND objsubid = 1"
+    )
+    before = shop.query(written)
+    shop_declarations(
+        "shops", lambda text: text.replace("name'", "name (personal)'").replace("'Shops.", "'Our shops.")
+    )
+    second(shop)
+    assert shop.query(comments) == [("Our shops. Grain: one row per shop", key, f"{name} (personal)")]
+    # One that is as it was is not written.
+    assert shop.query(written) == before
+
+
+@pytest.mark.usefixtures("without_spark")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
