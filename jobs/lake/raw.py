@@ -155,12 +155,6 @@ def columns_by_field(names: SourceNames, header: Sequence[str]) -> dict[str, lis
     }
 
 
-def fits(feed: Feed, header: Sequence[str]) -> bool:
-    """Whether a CSV header has every required column of the feed."""
-    found = columns_by_field({f.name: f.sources for f in feed.fields}, header)
-    return all(found[f.name] for f in feed.fields if f.required)
-
-
 def read(spark: SparkSession, lake_uri: str, feed: Feed, files: Sequence[InspectedFile]) -> DataFrame:
     """Read inspected files lazily.
 
