@@ -146,7 +146,10 @@ def _stage(
     staged = staging_table(run, feed).counts_by("_file_id")
     unsettled, unknown = unsettled_files(history, staged), unknown_files(history, staged)
     if unsettled or unknown:
-        log.warning("stage %s: an earlier run ended before it noted what it staged; put right now", feed.name)
+        log.warning(
+            "stage %s: rows and ledger differ, since a run was stopped or a backup restored; put right",
+            feed.name,
+        )
 
     names_of: dict[RawFile, SourceNames] = {}
     refused: dict[RawFile, str] = {}
