@@ -20,6 +20,7 @@ from jobs.lake.ledger import (
     as_delivered,
     by_path,
     forgotten,
+    is_staged,
     next_batch,
 )
 from jobs.lake.objects import ObjectStore, RawFile, sha256_of
@@ -51,13 +52,11 @@ def archivable(
     files: Sequence[RawFile], current: Mapping[str, LedgerEntry], delivered_before: datetime
 ) -> list[RawFile]:
     """The files that were delivered before a time and whose present version is staged."""
-    found = []
-    for file in files:
-        entry = current.get(file.path)
-        is_staged = entry is not None and entry.status == STAGED and entry.version == file.version
-        if is_staged and as_delivered(file, entry).modified_at < delivered_before:
-            found.append(file)
-    return found
+    return [
+        file
+        for file in files
+        if is_staged(file, current) and as_delivered(file, current[file.path]).modified_at < delivered_before
+    ]
 
 
 def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool = True) -> list[RawFile]:

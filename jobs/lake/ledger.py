@@ -158,8 +158,8 @@ def files_to_read(
 ) -> list[RawFile]:
     """All that staging would read, in order of path: new files, and those beside them; arguments as of `new_files`."""
     new = new_files(listed, history, reread)
-    beside = files_beside(listed, history, new)
-    return [file for file in listed if file in new or file in beside]
+    chosen = {*new, *files_beside(listed, history, new)}
+    return [file for file in listed if file in chosen]
 
 
 def new_files(
@@ -175,7 +175,7 @@ def new_files(
     current = by_path(history)
 
     def is_new(file: RawFile) -> bool:
-        return file.path in reread if reread is not None else not _is_staged(file, current)
+        return file.path in reread if reread is not None else not is_staged(file, current)
 
     return [file for file in listed if is_new(file) or file.path in unsettled]
 
@@ -194,11 +194,12 @@ def files_beside(
     chosen = {file.path for file in new}
     if not chosen & once_staged:
         return []
-    with_duplicates = [f for f in listed if _is_staged(f, current) and current[f.path].duplicates > 0]
+    with_duplicates = [f for f in listed if is_staged(f, current) and current[f.path].duplicates > 0]
     return [file for file in with_duplicates if file.path not in chosen]
 
 
-def _is_staged(file: RawFile, current: Mapping[str, LedgerEntry]) -> bool:
+def is_staged(file: RawFile, current: Mapping[str, LedgerEntry]) -> bool:
+    """Whether the present version of a file is staged. current: the last entry of every path."""
     entry = current.get(file.path)
     return entry is not None and entry.status == STAGED and entry.version == file.version
 
