@@ -12,16 +12,20 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyspark import SparkContext, StorageLevel
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.conversion import LocalDataToArrowConversion
 from pyspark.sql.pandas.types import to_arrow_schema
 
+from jobs.errors import ConfigurationError
 from jobs.settings import Settings
 
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 # Planning takes one core, and small data keep no more than another one busy.
 AT_ONCE = 2
+# With later ones, Hadoop reads no file: they have no `Subject.getSubject` any more.
+NEWEST_JAVA = 22
 # So many rows become a part of Spark's plans, instead of being kept on disk or read by its tasks, and are written
 # without those (docs/decisions/small-tables.md).
 FEW_ROWS, FEW_BYTES = 50_000, 16 * 1024 * 1024
@@ -58,6 +62,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
     quick: an early start matters more than speed later on. small: it does, and there are few data.
     Under `spark-submit` the master and memory given there hold. Otherwise SPARK_MASTER, or all cores of this
     machine. The object store's keys go to Spark's in-memory Hadoop configuration only: never into arguments.
+
+    Raises ConfigurationError when there is no Java that Spark can run in.
     """
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     builder = SparkSession.builder.appName(app_name)
@@ -90,7 +96,7 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
             )
             .config("spark.ui.showConsoleProgress", "false")
         )
-    spark = (
+    builder = (
         builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
         # Times are UTC everywhere; a value without an offset is UTC.
@@ -105,6 +111,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
         # Ten more messages between Python and the JVM for every column, to name its line of Python in errors.
         .config("spark.python.sql.dataFrameDebugging.enabled", "false")
+        # Spark's default, INT96, takes longer, and others read its instants as of 1677 to 2262.
+        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
         # Keys of a day's batch against the keys of a large table: ship the small side rather than sort both.
         .config("spark.sql.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
         .config("spark.sql.adaptive.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
@@ -113,12 +121,32 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
         # No sort where a hash table per partition does.
         .config("spark.sql.join.preferSortMergeJoin", "false")
         .config("spark.driver.maxResultSize", "512m")
-        .getOrCreate()
     )
+    spark = _started(builder, settings)
     if small:
         for name, value in SMALL_PLANS.items():
             spark.conf.set(name, value)
     _configure_object_store(spark, settings)
+    return spark
+
+
+def _started(builder: SparkSession.Builder, settings: Settings) -> SparkSession:
+    try:
+        spark = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        if error.getCondition() != "JAVA_GATEWAY_EXITED":
+            raise
+        # What Java had to say stands on standard error already.
+        raise ConfigurationError(
+            f"Spark's Java did not start, JAVA_HOME={os.environ.get('JAVA_HOME') or '(not set)'}, "
+            f"SPARK_DRIVER_MEMORY={settings.driver_memory}; `user-analytics doctor` looks for what is wrong"
+        ) from None
+    jvm: Any = spark.sparkContext._jvm
+    version = jvm.java.lang.Runtime.version()
+    if version.feature() > NEWEST_JAVA:
+        raise ConfigurationError(
+            f"Spark's Java is {version.toString()}, with which it reads no files: use Java 17 or 21"
+        )
     return spark
 
 

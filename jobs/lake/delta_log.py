@@ -89,7 +89,10 @@ def all_rows(table: DeltaTable, schema: T.StructType) -> pa.Table:
 def query(table: DeltaTable, text: str) -> pa.Table:
     """The answer, of few rows, to a query in SQL over a table, which is known as `t` there."""
     # Not `to_pyarrow_table`: with it the process may abort at its end.
-    return _read(QueryBuilder().register("t", table).execute(text))
+    asked = QueryBuilder()
+    # Spark wrote instants as INT96 by default, read as nanoseconds by default, which end with the year 2262.
+    _read(asked.execute("SET datafusion.execution.parquet.coerce_int96 = 'us'"))
+    return _read(asked.register("t", table).execute(text))
 
 
 def _read(stream: Any) -> pa.Table:

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+import jobs.spark
+from jobs.errors import ConfigurationError
+from tests.lakes import Lake
+
 pytestmark = pytest.mark.spark
 
 
@@ -24,3 +28,11 @@ def test_workers_import_nothing_from_archives(spark: SparkSession) -> None:
         return [path for path in {*sys.path, *sys.path_importer_cache} if Path(path).is_file()]
 
     assert spark.sparkContext.parallelize([0], 1).flatMap(archives).collect() == []
+
+
+def test_a_java_with_which_hadoop_reads_nothing_is_refused(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.spark, "NEWEST_JAVA", 16)
+    with pytest.raises(ConfigurationError, match=r"Spark's Java is (17|21)\..*: use Java 17 or 21"):
+        jobs.spark.get_session("any", Lake(spark, tmp_path).settings)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
@@ -24,7 +25,7 @@ from jobs.plan_run import plan_run
 from jobs.quality.report import collect_report
 from jobs.run_all import run_all
 from jobs.show_status import status
-from jobs.spark import if_few, local_rows
+from jobs.spark import if_few, local_rows, session_settings
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake, all_rows_are_many, deliver, vacuum
 from tests.warehouses import query
@@ -106,6 +107,38 @@ def test_what_either_writes_the_other_reads(table: LakeTable) -> None:
     described = table.spark.sql(f"DESCRIBE DETAIL delta.`{table.uri}`").collect()[0]
     assert described.description == "Some rows."
     assert described.properties["delta.dataSkippingStatsColumns"] == "number"
+
+
+FAR = [datetime(1, 1, 1, tzinfo=UTC), AT, datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]
+
+
+def written_by_spark(table: LakeTable, instants: list[datetime]) -> LakeTable:
+    with all_rows_are_many():
+        table.ensure().append(
+            local_rows(table.spark, [("", 1, at, None, None, None) for at in instants], SCHEMA)
+        )
+    assert writers(table)[-1].startswith("Apache-Spark")
+    return table
+
+
+def test_instants_of_all_years_are_the_same_either_way(table: LakeTable) -> None:
+    written_by_spark(table, FAR)
+    files = Path(table.uri).glob("*.parquet")
+    assert {pq.ParquetFile(file).schema.column(2).physical_type for file in files} == {"INT64"}
+    added = table.few_added(0, 1)
+    assert added is not None
+    assert sorted(added["at"].to_pylist()) == FAR
+    assert sorted(table.few_rows()["at"].to_pylist()) == FAR
+    table.add([("", 2, at, None, None, None) for at in FAR])
+    with all_rows_are_many():
+        assert sorted(table.read().where("number = 2").toArrow()["at"].to_pylist()) == FAR
+
+
+def test_instants_of_all_years_are_right_where_spark_wrote_them_by_default(table: LakeTable) -> None:
+    with session_settings(table.spark, {"spark.sql.parquet.outputTimestampType": "INT96"}):
+        written_by_spark(table, FAR)
+    assert sorted(table.few_rows()["at"].to_pylist()) == FAR
+    assert table.query("SELECT max(at) AS last FROM t") == [{"last": FAR[-1]}]
 
 
 def test_columns_that_were_declared_later_are_null_in_earlier_rows(table: LakeTable) -> None:

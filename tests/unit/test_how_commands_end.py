@@ -121,3 +121,32 @@ def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
     os.close(writer)
     assert done.stderr == b""
     assert done.returncode == 128 + signal.SIGPIPE == 141
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("JAVA_HOME", "/no/such"), ("SPARK_DRIVER_MEMORY", "5k")],
+    ids=["no Java", "memory"],
+)
+def test_a_java_that_does_not_start_is_no_fault_of_the_files(
+    variable: str, value: str, tmp_path: Path
+) -> None:
+    lake, no_settings = tmp_path / "lake", tmp_path / "conf"
+    no_settings.mkdir()
+    (lake / "raw" / "logs").mkdir(parents=True)
+    (lake / "raw" / "logs" / "a.jsonl").write_text('{"user_id": "u"}\n')
+    # In Spark's own folder of settings, set-up wrote which Java to take.
+    environment = {"LAKE_URI": str(lake), "SPARK_CONF_DIR": str(no_settings), variable: value}
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "stage", "logs"],
+        cwd=ROOT,
+        env=os.environ | environment | {"LOG_FOLDER": str(tmp_path / "log")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "error: Spark's Java did not start" in done.stderr
+    assert f"{variable}={value}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (lake / "staging" / "_ingested_files").exists()
