@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -139,6 +141,53 @@ def test_instants_of_all_years_are_right_where_spark_wrote_them_by_default(table
         written_by_spark(table, FAR)
     assert sorted(table.few_rows()["at"].to_pylist()) == FAR
     assert table.query("SELECT max(at) AS last FROM t") == [{"last": FAR[-1]}]
+
+
+def of_arrow(rows: pa.Table) -> list[str]:
+    columns = sorted(rows.column_names)
+    return sorted(map(repr, rows.select(columns).to_pylist()))
+
+
+def test_the_extremes_of_every_type_are_the_same_either_way(spark: SparkSession, tmp_path: Path) -> None:
+    words = T.ArrayType(
+        T.StructType([T.StructField("term", T.StringType()), T.StructField("n", T.IntegerType())])
+    )
+    types: dict[str, tuple[T.DataType, list[Any]]] = {
+        "text": (T.StringType(), ["", " \u00a0", "a\r\nb\t'\"\\", "\U0001f600 e\u0301 \u2028", "NULL"]),
+        "int": (T.IntegerType(), [0, -1, 2**31 - 1, -(2**31)]),
+        "double": (T.DoubleType(), [0.1, -0.0, 1e308, 5e-324, float("inf"), float("-inf"), float("nan")]),
+        "day": (T.DateType(), [date(1, 1, 1), date(1582, 10, 4), date(1969, 12, 31), date(9999, 12, 31)]),
+        "at": (T.TimestampType(), [*FAR, datetime(1899, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]),
+        "amount": (T.DecimalType(18, 4), [Decimal("99999999999999.9999"), Decimal("-0.0001"), Decimal(0)]),
+        "total": (T.DecimalType(28, 4), [Decimal("-999999999999999999999999.9999"), Decimal("0.0001")]),
+        "tags": (T.ArrayType(T.StringType()), [[], [None], ["", None, "\u00e9"]]),
+        "words": (words, [[], [None], [{"term": "", "n": None}, {"term": None, "n": 1}]]),
+    }
+    schema = T.StructType(
+        [T.StructField("id", T.LongType()), *(T.StructField(n, k) for n, (k, _) in types.items())]
+    )
+    table = LakeTable(Lake(spark, tmp_path / "lake"), f"{tmp_path}/lake/runs/some", schema).ensure()
+
+    def rows(ids: range) -> list[tuple[Any, ...]]:
+        # Lists of different lengths, each with a null at its end, so that they meet in ever other ways.
+        return [(i, *([*v, None][i % (len(v) + 1)] for _, v in types.values())) for i in ids]
+
+    with all_rows_are_many():
+        table.append(local_rows(spark, rows(range(50)), schema))
+    table.append(local_rows(spark, rows(range(50, 60)), schema))
+    changed = local_rows(spark, [(i - 1, *values) for i, *values in rows(range(41, 71))], schema)
+    table.merge(
+        changed,
+        "s.id = t.id",
+        lambda merge: (
+            merge.whenMatchedDelete("s.id % 7 = 0").whenMatchedUpdateAll().whenNotMatchedInsertAll()
+        ),
+    )
+    few, few_changes = table.read(), table.changes(0, 3, ["id"])[0]
+    with all_rows_are_many():
+        assert few.count() == 60 - 3 + 10
+        assert of_arrow(few.toArrow()) == of_arrow(table.read().toArrow()) == of_arrow(table.few_rows())
+        assert of_arrow(few_changes.toArrow()) == of_arrow(table.changes(0, 3, ["id"])[0].toArrow())
 
 
 def test_columns_that_were_declared_later_are_null_in_earlier_rows(table: LakeTable) -> None:
