@@ -10,7 +10,6 @@ Example:  user-analytics query most_used_tags_view --limit 10 --format csv
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import IO
 
 from jobs.console import table
 from jobs.context import job_main, parser, whole_number
+from jobs.reports import csv_writer
 from jobs.settings import Settings
 from jobs.warehouse import open_warehouse, require_made
 from jobs.warehouse.declarations import tables, views
@@ -28,12 +28,10 @@ FORMATS = ("table", "csv", "json")
 def write_rows(out: IO[str], form: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write rows as a text table, as CSV (RFC 4180, null is an empty field), or as JSON."""
     if form == "csv":
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(
-            [json.dumps(v, ensure_ascii=False) if isinstance(v, (list, dict)) else v for v in row]
-            for row in rows
-        )
+        write = csv_writer(out)
+        write(header)
+        for row in rows:
+            write([json.dumps(v, ensure_ascii=False) if isinstance(v, (list, dict)) else v for v in row])
     elif form == "json":
         objects = [dict(zip(header, row, strict=True)) for row in rows]
         out.write(json.dumps(objects, ensure_ascii=False, indent=1, default=str) + "\n")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jobs.console import table
 from jobs.errors import ConfigurationError
@@ -30,6 +32,21 @@ def require_writable(option: str, file: Path) -> None:
         raise ConfigurationError(f"{option} {file}: is a folder; name a file")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise ConfigurationError(f"{option} {file}: no permission to write there")
+
+
+def csv_writer(out: IO[str]) -> Callable[[Iterable[object]], None]:
+    """What writes one row as CSV (RFC 4180, null is an empty field), with a line feed at its end."""
+    text = io.StringIO()
+    # Python 3.11 puts a carriage return into quotes only where lines end in one, and readers end a line at one without.
+    writer = csv.writer(text, lineterminator="\r\n")
+
+    def write(row: Iterable[object]) -> None:
+        writer.writerow(row)
+        out.write(text.getvalue().removesuffix("\r\n") + "\n")
+        text.seek(0)
+        text.truncate()
+
+    return write
 
 
 def print_json(document: dict[str, Any]) -> None:

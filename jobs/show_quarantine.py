@@ -11,7 +11,6 @@ Example:  user-analytics quarantine --feed logs --reason timestamp_invalid --sam
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from jobs.lake.quarantine import (
     selected,
 )
 from jobs.query_view import limit
-from jobs.reports import add_json, print_json, print_lines, print_table, require_writable, utc
+from jobs.reports import add_json, csv_writer, print_json, print_lines, print_table, require_writable, utc
 from jobs.settings import Settings
 from jobs.show_status import by_reason
 
@@ -55,7 +54,7 @@ def export(rows: DataFrame | None, target: Path) -> int:
     ) as out:
         part = Path(out.name)
         try:
-            write = csv.writer(out, lineterminator="\n").writerow
+            write = csv_writer(out)
             if target.suffix == ".csv":
                 write(COLUMNS)
             for record in _records(rows) if rows is not None else ():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 import pytest
 
 from jobs import cli, console
 from jobs.console import table
+from jobs.query_view import write_rows
 
 
 def test_a_table_has_numbers_on_the_right_and_dashes_for_nothing() -> None:
@@ -23,6 +27,13 @@ def test_keys_can_be_copied_from_a_table() -> None:
     assert table(("user_key", "id", "amount"), rows).splitlines()[-1] == (
         "  2755241899462698042  123456  123,456"
     )
+
+
+def test_rows_come_back_from_csv_whatever_ends_lines_in_their_texts() -> None:
+    header, rows = ["id", "detail"], [["1", "red\rcandle"], ["2", "\r\n"], ["3", 'a, "b"\n'], ["4", ""]]
+    write_rows(out := io.StringIO(), "csv", header, rows)
+    assert list(csv.reader(io.StringIO(out.getvalue(), newline=""))) == [header, *rows]
+    assert out.getvalue().startswith("id,detail\n1,")
 
 
 def test_a_table_without_rows_is_its_header_and_long_text_is_cut() -> None:
