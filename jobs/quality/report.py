@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -122,7 +122,7 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
     rejected = any(e.run_id in ids and e.rejected for entries in upto.values() for e in entries)
     reasons, examples = _rejected(run, ids, upto) if rejected else ({}, {})
     steps = sorted(_rows(run, "etl_steps", ids), key=lambda s: (ids.index(s["run_id"]), s["step_number"]))
-    checks = _rows(run, "etl_checks", past[-RUNS_IN_TREND:])
+    checks = _rows(run, "etl_checks", set(past))
     return Report(
         chosen,
         steps,
@@ -135,7 +135,7 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
     )
 
 
-def _rows(run: RunContext, name: str, run_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def _rows(run: RunContext, name: str, run_ids: Collection[str] | None = None) -> list[dict[str, Any]]:
     table = run_table(run, name)
     if not table.exists():
         return []
@@ -222,7 +222,7 @@ def _rules(
         subject, name = key
         looks = by_rule.get(key, {})
         ours = [looks[run_id] for run_id in run_ids if run_id in looks]
-        trend = [looks[i].get("rows_failing") or 0 for i in past if i in looks]
+        trend = [looks[i].get("rows_failing") or 0 for i in past if i in looks][-RUNS_IN_TREND:]
         if ours:
             last = ours[-1]
             found.append(

@@ -9,13 +9,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pyspark.sql import SparkSession
 
+from jobs.context import RunContext
 from jobs.errors import RuleFailed
 from jobs.feeds import FEEDS
 from jobs.feeds.customers import CUSTOMERS
 from jobs.lake.ledger import Ledger
 from jobs.lake.staging import stage
 from jobs.quality.evaluation import Judged, judge
+from jobs.quality.report import collect_report
 from jobs.quality.rules import Action, Kind, Rule, RuleResult
+from jobs.runs import recorded
 from tests.staging import RawZone
 
 pytestmark = pytest.mark.spark
@@ -162,3 +165,35 @@ def test_what_becomes_of_broken_rules(
     stage(again := raw.run(), FEEDS["customers"], reread=["raw/customers/e.csv"])
     assert {"late", "volume"}.isdisjoint(findings(again.findings))
     assert len(Ledger(raw).history("customers")) == 7
+
+
+def test_a_report_knows_what_its_first_run_found_however_many_came_after(
+    spark: SparkSession, tmp_lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.quality.report.RUNS_IN_TREND", 2)
+    raw = RawZone(spark, tmp_lake, "customers")
+    first = raw.run()
+
+    def look(
+        run: RunContext, *records: str
+    ) -> dict[str, tuple[bool | None, int | None, int | None, list[int]]]:
+        """What a report on all runs says after one that staged these records, and two that looked at no rule."""
+        raw.put({f"{run.run_id}.csv": HEADER + "\n".join(records)})
+        with recorded(run):
+            stage(run, FEEDS["customers"], max_rejected_share=1.0)
+        for _ in range(2):
+            with recorded(raw.run()):
+                pass
+        rules = collect_report(raw.run(), since=first.started_at).rules
+        ours = [rule for rule in rules if rule.subject == "staging/customers"]
+        return {r.rule: (r.passed, r.rows_checked, r.rows_failing, list(r.trend)) for r in ours}
+
+    ann, bob, cy = (f"{n},Al,{{}}@example.org,{{}},Oslo,2024-02-01" for n in (1, 2, 3))
+    found = look(first, ann.format("a", 170), bob.format("b", 30), cy.format("b", 30))
+    assert found["age_out_of_range"] == (True, 3, 1, [1])
+    assert found["email_not_unique"] == (False, 2, 1, [1])
+    # The trend is of the last runs that looked.
+    found = look(raw.run(), *(record.format("c", 30) for record in (ann, bob, cy)))
+    assert found["age_out_of_range"] == (True, 3, 1, [1])
+    assert found["email_not_unique"] == (False, 3, 2, [1, 2])
+    assert look(raw.run(), ann.format("d", 30))["email_not_unique"] == (True, 1, 0, [2, 0])
