@@ -140,7 +140,13 @@ def _feeds(feeds: Sequence[FeedReport]) -> str:
 
 
 def _rejected(feeds: Sequence[FeedReport]) -> str:
-    reasons = [(f.name, reason, _number(n)) for f in feeds for reason, n in f.reasons.items()]
+    # A file's rejected records are those of its last reading: a run before it has counts of them only.
+    gone = "no longer in quarantine: read again or reset since"
+    reasons = [
+        (f.name, reason, _number(n))
+        for f in feeds
+        for reason, n in (f.reasons or ({gone: f.rejected} if f.rejected else {})).items()
+    ]
     if not reasons:
         return '<h2>Rejected records</h2>\n<p class="good bold">None.</p>'
     examples = [

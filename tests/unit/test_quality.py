@@ -300,3 +300,7 @@ def test_the_page_is_html_on_its_own_and_escapes_what_is_data() -> None:
     calm = page(Report([{**run, "started_at": NOW}] * 2, [], [quiet], [], NOW))
     assert "No rule that warns or fails was broken." in outline(calm).text
     assert "2 runs" in calm
+    # The file was mended since, and read again by another run.
+    mended = replace(quiet, files=1, read=3, accepted=1, rejected=2)
+    past = " ".join(outline(page(Report([{**run, "started_at": NOW}], [], [mended], [], NOW))).text.split())
+    assert "reason records users no longer in quarantine: read again or reset since 2 Examples." in past
