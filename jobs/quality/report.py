@@ -12,7 +12,7 @@ from jobs.context import RunContext
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.feeds.mapping import mapped_sources
-from jobs.lake.ledger import Ledger, LedgerEntry
+from jobs.lake.ledger import REFUSED, Ledger, LedgerEntry, by_path
 from jobs.lake.quarantine import count_rejected, quarantine_table, sample_rejected
 from jobs.quality.masking import shown_error, shown_record
 from jobs.quality.rules import Action, Rule
@@ -123,11 +123,15 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
     reasons, examples = _rejected(run, ids, upto) if rejected else ({}, {})
     steps = sorted(_rows(run, "etl_steps", ids), key=lambda s: (ids.index(s["run_id"]), s["step_number"]))
     checks = _rows(run, "etl_checks", set(past))
+    refused = _refused(run, chosen, steps, upto)
     return Report(
         chosen,
         steps,
         [
-            _feed(name, upto.get(name, []), ids, end, dict(reasons.get(name, {})), examples.get(name, []))
+            _feed(
+                *(name, upto.get(name, []), ids, end, dict(reasons.get(name, {}))),
+                *(examples.get(name, []), refused.get(name, [])),
+            )
             for name in FEEDS
         ],
         _rules(checks, ids, past, upto),
@@ -141,6 +145,25 @@ def _rows(run: RunContext, name: str, run_ids: Collection[str] | None = None) ->
         return []
     rows: list[dict[str, Any]] = table.few_rows().to_pylist()
     return rows if run_ids is None else [row for row in rows if row["run_id"] in run_ids]
+
+
+def _refused(
+    run: RunContext,
+    runs: Sequence[Mapping[str, Any]],
+    steps: Sequence[Mapping[str, Any]],
+    histories: Mapping[str, Sequence[LedgerEntry]],
+) -> dict[str, list[LedgerEntry]]:
+    """By feed: the files that runs were refused for in the end; the ledger notes them with the first run only."""
+    ids = [row["run_id"] for row in runs if row["outcome"] == "refused"]
+    tried = {step["name"] for step in steps if step["run_id"] in ids}
+    found = {
+        name: [entry for entry in by_path(history).values() if entry.status == REFUSED]
+        for name, history in histories.items()
+        if f"stage {name}" in tried
+    }
+    # What was taken away is not tried again.
+    present = {file.path for file in run.store.list("raw")} if any(found.values()) else set()
+    return {name: [entry for entry in entries if entry.path in present] for name, entries in found.items()}
 
 
 def _rejected(
@@ -170,6 +193,7 @@ def _feed(
     end: datetime,
     reasons: Mapping[str, int],
     examples: Sequence[Example],
+    refused: Sequence[LedgerEntry],
 ) -> FeedReport:
     readings = [entry for entry in history if not entry.is_recount]
     entries = [entry for entry in readings if entry.run_id in run_ids]
@@ -186,7 +210,11 @@ def _feed(
         sum(entry.duplicates for entry in entries),
         sum(entry.rejected for entry in entries),
         reasons,
-        [(e.path, shown_error(FEEDS[name], e.error)) for e in entries if e.error],
+        [
+            (e.path, shown_error(FEEDS[name], e.error))
+            for e in (*entries, *(e for e in refused if e not in entries))
+            if e.error
+        ],
         status.state,
         status.last_new,
         status.expected_every,

@@ -197,3 +197,23 @@ def test_a_report_knows_what_its_first_run_found_however_many_came_after(
     assert found["age_out_of_range"] == (True, 3, 1, [1])
     assert found["email_not_unique"] == (False, 3, 2, [1, 2])
     assert look(raw.run(), ann.format("d", 30))["email_not_unique"] == (True, 1, 0, [2, 0])
+
+
+def test_each_report_names_the_files_that_its_run_was_refused_for(spark: SparkSession, tmp_lake: str) -> None:
+    raw = RawZone(spark, tmp_lake, "customers")
+    raw.put({"a.csv": "shoe,size\n1,2\n", "b.csv": "shoe,size\n1,2\n"})
+
+    def refused() -> tuple[str, list[str]]:
+        with recorded(run := raw.run()), run.step("stage customers"):
+            stage(run, FEEDS["customers"])
+        found = collect_report(raw.run(), run.run_id)
+        (feed,) = (feed for feed in found.feeds if feed.name == "customers")
+        return found.runs[0]["outcome"], [path.removeprefix("raw/customers/") for path, _ in feed.refused]
+
+    assert refused() == ("refused", ["a.csv", "b.csv"])
+    # Tried again, though the ledger has nothing new of them; not what was taken away or mended.
+    assert refused() == ("refused", ["a.csv", "b.csv"])
+    (raw.folder / "a.csv").unlink()
+    assert refused() == ("refused", ["b.csv"])
+    raw.put({"b.csv": HEADER + "1,Ann,a@example.org,30,Oslo,2024-02-01\n"}, day=2)
+    assert refused() == ("done", [])
