@@ -20,6 +20,8 @@ from jobs.errors import ConfigurationError
 
 log = logging.getLogger("user_analytics")
 HEARTBEAT_SECONDS = 5.0
+# Of what stands in a cell: a terminal would go back to the line's beginning, or do what else they say.
+CONTROLS = dict.fromkeys([*range(32), 127], " ")
 
 
 class _TextFormatter(logging.Formatter):
@@ -125,7 +127,7 @@ def _cell(value: object, longest: int, grouped: bool) -> str:
             if isinstance(value, int)
             else f"{value:{grouping}.3f}".rstrip("0").rstrip(".")
         )
-    text = str(value).replace("\n", " ")
+    text = str(value).translate(CONTROLS)
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 

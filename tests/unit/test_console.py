@@ -22,6 +22,14 @@ def test_a_table_has_numbers_on_the_right_and_dashes_for_nothing() -> None:
     ]
 
 
+def test_texts_do_not_move_the_cursor() -> None:
+    rows = [("red\rcandle", "a\tb\r\nc"), ("\x1b[2Jgone\x7f", "é")]
+    assert table(("detail", "more"), rows, indent="").splitlines()[2:] == [
+        "red candle  a b  c",
+        " [2Jgone    é",
+    ]
+
+
 def test_keys_can_be_copied_from_a_table() -> None:
     rows = [(2755241899462698042, 123456, 123456)]
     assert table(("user_key", "id", "amount"), rows).splitlines()[-1] == (
