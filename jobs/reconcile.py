@@ -37,6 +37,9 @@ from jobs.warehouse.base import (
 )
 from jobs.warehouse.declarations import Table
 
+# Longer than all measures of any table in words: a difference that is cut says nothing.
+LONGEST_RESULT = 4000
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -123,6 +126,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         table(
             ("table", "version", "rows", "result"),
             [(c.table, c.version, c.expected[ROW_COUNT], c.result) for c in comparisons],
+            longest=LONGEST_RESULT,
         )
     )
 

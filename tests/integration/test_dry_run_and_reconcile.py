@@ -128,6 +128,9 @@ def test_from_the_first_publication_to_a_difference(shop: Shop, capsys: pytest.C
     )
     (difference,) = shop.differences()[MART]
     assert difference.startswith("hash of the keys is ")
+    capsys.readouterr()
+    print_comparisons(reconcile(shop.run(), shop.warehouse))
+    assert difference in capsys.readouterr().out
     # The row of the published version deleted, the table is published whole: the two agree again.
     shop.execute("DELETE FROM {states} WHERE table_name = 'user_purchase'")
     shop.publish()
