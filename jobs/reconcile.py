@@ -45,7 +45,8 @@ LONGEST_RESULT = 4000
 class Comparison:
     """One table. found: what the warehouse says, None where it has no such table. newest: the lake's newest version.
 
-    made_anew: the mart was, and has not been published since, so that there is nothing to compare.
+    made_anew: the mart was, and has not been published since, so that there is nothing to compare. vacuumed: the
+    version was, so that expected is what the newest says: what differs from that may be what is not published yet.
     """
 
     table: str
@@ -54,18 +55,20 @@ class Comparison:
     expected: Measures
     found: Measures | None
     made_anew: bool = False
+    vacuumed: bool = False
 
     @property
     def differences(self) -> list[str]:
         """What differs, in words."""
         if self.found is None:
             return ["not in the warehouse"]
-        if self.made_anew:
-            return []
+        return [] if self.made_anew or self.vacuumed else self._compared(self.found)
+
+    def _compared(self, found: Measures) -> list[str]:
         return [
-            f"{name} is {number_text(self.found.get(name))}, the lake has {number_text(value)}"
+            f"{name} is {number_text(found.get(name))}, the lake has {number_text(value)}"
             for name, value in self.expected.items()
-            if number_text(self.found.get(name)) != number_text(value)
+            if number_text(found.get(name)) != number_text(value)
         ]
 
     @property
@@ -75,6 +78,8 @@ class Comparison:
             return "; ".join(self.differences)
         if self.made_anew:
             return f"made anew; version {self.newest} is not published yet"
+        if self.vacuumed and self.found is not None and self._compared(self.found):
+            return f"vacuumed, so that nothing can be compared; version {self.newest} is not published yet"
         return "same" if self.version == self.newest else f"same; version {self.newest} is not published yet"
 
 
@@ -96,12 +101,13 @@ def _compare(
     made_anew = published is not None and published.table_id != source.table_id()
     if published and not made_anew and published.version < newest:
         version = published.version
+    vacuumed = False
     try:
         expected = keyed_measures(declared, source.read(version))
     except GONE:
         log.warning("reconcile %s: version %d was vacuumed; compared with the newest", declared.name, version)
-        version, expected = newest, keyed_measures(declared, source.read(newest))
-    return Comparison(declared.name, version, newest, expected, found, made_anew)
+        vacuumed, expected = True, keyed_measures(declared, source.read(newest))
+    return Comparison(declared.name, version, newest, expected, found, made_anew, vacuumed)
 
 
 def keyed_measures(declared: Table, rows: DataFrame) -> Measures:

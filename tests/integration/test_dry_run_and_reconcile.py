@@ -22,7 +22,7 @@ from jobs.warehouse.base import Warehouse
 from jobs.warehouse.bigquery import BigQueryWarehouse
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.bigquery_emulator import BigQueryEmulator
-from tests.lakes import Lake
+from tests.lakes import Lake, vacuum
 from tests.warehouses import query
 
 pytestmark = [pytest.mark.spark, pytest.mark.integration]
@@ -163,6 +163,27 @@ def test_a_mart_that_was_made_anew_is_not_published_yet(
     shop.publish()
     print_comparisons(reconcile(shop.run(), shop.warehouse))
     assert capsys.readouterr().out.split()[-1] == "same"
+
+
+def test_a_published_version_that_was_vacuumed_is_no_difference(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.add(1)
+    shop.add(2)
+    shop.publish()
+    shop.change("OPTIMIZE {mart}")
+    vacuum(shop.spark, shop.mart(MART).uri)
+    print_comparisons(reconcile(shop.run(), shop.warehouse))
+    assert "same; version 5 is not published yet" in capsys.readouterr().out
+    # The lake went on: what the warehouse should hold cannot be told any more.
+    shop.change("DELETE FROM {mart} WHERE customer_id = 'c2'")
+    vacuum(shop.spark, shop.mart(MART).uri)
+    assert shop.differences() == {MART: []}
+    print_comparisons(reconcile(shop.run(), shop.warehouse))
+    assert "nothing can be compared; version " in capsys.readouterr().out
+    shop.publish()
+    shop.execute("UPDATE {mart} SET quantity = 8 WHERE customer_id = 'c1'")
+    assert shop.differences() == {MART: ["sum(quantity) is 8, the lake has 2"]}
 
 
 def test_a_warehouse_ahead_of_its_lake_stops_with_what_to_do(shop: Shop) -> None:
