@@ -46,7 +46,7 @@ class Example:
 
 @dataclass(frozen=True)
 class FeedReport:
-    """A feed: what the runs did with it, by the files that they read or counted anew; how fresh it is after them."""
+    """A feed: what the runs did with it, by the files that they read; how fresh it is after them."""
 
     name: str
     files: int
