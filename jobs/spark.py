@@ -113,6 +113,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
         .config("spark.python.sql.dataFrameDebugging.enabled", "false")
         # Spark's default, INT96, takes longer, and others read its instants as of 1677 to 2262.
         .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+        # Delta reads its change data feed by way of Java's older classes otherwise, which have no 5 to 14 October 1582.
+        .config("spark.sql.datetime.java8API.enabled", "true")
         # Keys of a day's batch against the keys of a large table: ship the small side rather than sort both.
         .config("spark.sql.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))
         .config("spark.sql.adaptive.autoBroadcastJoinThreshold", str(64 * 1024 * 1024))

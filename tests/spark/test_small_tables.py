@@ -152,12 +152,14 @@ def test_the_extremes_of_every_type_are_the_same_either_way(spark: SparkSession,
     words = T.ArrayType(
         T.StructType([T.StructField("term", T.StringType()), T.StructField("n", T.IntegerType())])
     )
+    # The calendar of Java's older classes has no such day.
+    october = datetime(1582, 10, 10, tzinfo=UTC)
     types: dict[str, tuple[T.DataType, list[Any]]] = {
         "text": (T.StringType(), ["", " \u00a0", "a\r\nb\t'\"\\", "\U0001f600 e\u0301 \u2028", "NULL"]),
         "int": (T.IntegerType(), [0, -1, 2**31 - 1, -(2**31)]),
         "double": (T.DoubleType(), [0.1, -0.0, 1e308, 5e-324, float("inf"), float("-inf"), float("nan")]),
-        "day": (T.DateType(), [date(1, 1, 1), date(1582, 10, 4), date(1969, 12, 31), date(9999, 12, 31)]),
-        "at": (T.TimestampType(), [*FAR, datetime(1899, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]),
+        "day": (T.DateType(), [date(1, 1, 1), october.date(), date(1969, 12, 31), date(9999, 12, 31)]),
+        "at": (T.TimestampType(), [*FAR, october, datetime(1899, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]),
         "amount": (T.DecimalType(18, 4), [Decimal("99999999999999.9999"), Decimal("-0.0001"), Decimal(0)]),
         "total": (T.DecimalType(28, 4), [Decimal("-999999999999999999999999.9999"), Decimal("0.0001")]),
         "tags": (T.ArrayType(T.StringType()), [[], [None], ["", None, "\u00e9"]]),
