@@ -60,7 +60,9 @@ USERS = Feed(
     derived={
         "changed_at": "coalesce(updated_at, created_at, _delivered_at)",
         "delivered_at": "_delivered_at",
-        "content_id": f"md5(to_json(struct({', '.join(ATTRIBUTES)})))",
+        # Of an instant, `to_json` writes milliseconds only.
+        "content_id": f"md5(concat_ws('', to_json(struct({', '.join(ATTRIBUTES)})), "
+        "nullif(unix_micros(created_at) % 1000, 0)))",
     },
     # The first delivery stays.
     prefer=("-1 * unix_micros( delivered_at )",),

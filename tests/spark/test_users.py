@@ -126,6 +126,16 @@ def test_day_by_day(spark: SparkSession, tmp_lake: str) -> None:
     assert lake.history()[3:] == ["ann@x.org 4: invited 8.3.", "bob@x.org 1: active 2.3."]
 
 
+def test_versions_may_differ_by_a_microsecond(spark: SparkSession, tmp_lake: str) -> None:
+    lake = Users(spark, tmp_lake)
+    made = [f"2024-01-01T00:00:00.{fraction}Z" for fraction in ("123", "123001", "123")]
+    for day, created_at in enumerate(made, 1):
+        lake.bring(day, **{f"file{day}": users(ann("active", day, created_at=created_at))})
+    history = lake.lake.mart("users_history").read().orderBy("version").collect()
+    assert [row.created_at.microsecond for row in history] == [123_000, 123_001, 123_000]
+    assert len(set(lake.zone.rows("content_id"))) == 2
+
+
 def test_what_is_read_as_what(spark: SparkSession) -> None:
     texts = {
         "Ann.Lee+x@Mail.Example.ORG": "ann.lee+x@mail.example.org",
