@@ -214,9 +214,13 @@ class PostgresWarehouse:
             return {table.name: self._measure(cursor, table) for table in tables}
 
     def _measure(self, cursor: Any, table: Table) -> Measures:
-        time = sql.SQL("(extract(epoch FROM {}) * 1000000)::bigint::text")
+        # Before PostgreSQL 14, `extract` gives doubles: exact for seconds, and for the microseconds of a minute.
+        time = sql.SQL(
+            "(extract(epoch FROM date_trunc('second', {0}))::bigint * 1000000"
+            " + extract(microseconds FROM {0})::bigint % 1000000)::text"
+        )
         key = sql.SQL(", ").join(
-            (time if c.is_time else sql.SQL("{}::text")).format(sql.Identifier(c.name))
+            (time if c.is_time else sql.SQL("{0}::text")).format(sql.Identifier(c.name))
             for c in table.key_columns
         )
         hashed = sql.SQL("sum(('x' || left(md5(concat_ws({}, {})), 15))::bit(60)::bigint)").format(
