@@ -6,17 +6,9 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from benchmarks import star_schema
-
-PARAMETERS = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "dbname": "PGDATABASE",
-}
 
 
 def copies(folder: Path) -> list[str]:
@@ -33,12 +25,14 @@ def run(url: str, *commands: str) -> None:
     tables that are new in it without a write-ahead log.
     """
     lines = [command if command.startswith("\\") else f"{command};" for command in commands]
-    # The URL may hold a password, and arguments stand in the process list.
-    connection = {PARAMETERS[name]: value for name, value in parse_dsn(url).items()}
+    # Arguments stand in the process list.
+    parameters = parse_dsn(url)
+    password = {"PGPASSWORD": parameters.pop("password")} if "password" in parameters else {}
+    options = ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
     subprocess.run(
-        [_find(), "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"],
+        [_find(), *options, f"--dbname={make_dsn(**parameters)}"],
         input="\n".join([f"SET search_path TO {star_schema.SCHEMA};", *lines, ""]),
-        env=os.environ | connection,
+        env=os.environ | password,
         text=True,
         check=True,
     )

@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 from adbc_driver_postgresql import dbapi
 
+from benchmarks.contenders import psql
 from jobs.cli import main
 from jobs.errors import ConfigurationError
 from jobs.warehouse.embedded import EmbeddedPostgres
@@ -294,3 +295,11 @@ def test_one_object_may_start_again_after_others_have_stopped_its_server(folder:
         assert first.start() == url
         first.stop()
         assert query(url, "SELECT 1") == 1
+
+
+def test_the_benchmarks_copy_into_it_by_psql(folder: Path) -> None:
+    with EmbeddedPostgres(folder) as url:
+        psql.run(url, "CREATE TABLE public.made AS SELECT 1 AS n")
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT n FROM public.made")
+            assert cursor.fetchall() == [(1,)]
