@@ -28,13 +28,7 @@ from jobs.runs import recorded
 from jobs.settings import Settings
 from jobs.spark import computed_once
 from jobs.transforms.keys import KEY, require_distinct
-from jobs.transforms.star_schema import (
-    DIMENSIONS,
-    Dimension,
-    dimension_members,
-    dimension_values,
-    user_actions,
-)
+from jobs.transforms.star_schema import DIMENSIONS, Dimension, dimension_members, user_actions
 
 FACT = "fact_user_actions"
 
@@ -59,7 +53,12 @@ def build_star_schema(run: RunContext) -> bool:
         if changes:
             may_leave = may_leave or (had_members and (changes.whole or not changes.only_inserts))
             # Members first: at no time does a fact refer to a member that is not there.
-            _add_members(run, changes)
+            # All at once: with few members each, planning and committing take longer than Spark's own work.
+            with ThreadPoolExecutor(len(DIMENSIONS)) as pool:
+                added = list(pool.map(lambda dimension: _add_members(run, dimension, changes), DIMENSIONS))
+            for dimension, members in zip(DIMENSIONS, added, strict=True):
+                if members is not None:
+                    run.note_table_written(_dimension_table(run, dimension), members)
             apply_changes(run, facts, logs, changes, user_actions, declared(FACT).primary_key)
         if may_leave:
             for dimension in DIMENSIONS:
@@ -75,33 +74,20 @@ def _dimension_table(run: RunContext, dimension: Dimension) -> LakeTable:
     return mart_table(run, declared(dimension.table))
 
 
-def _add_members(run: RunContext, changes: SourceChanges) -> None:
-    """Add the members of all dimensions that are not there yet."""
-    rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
-
-    def add(dimension: Dimension) -> bool:
-        return _add_to(run, dimension, dimension_members(dimension, values), changes)
-
-    # All at once: with few members each, planning and committing take longer than Spark's own work.
-    with computed_once(dimension_values(rows)) as values, ThreadPoolExecutor(len(DIMENSIONS)) as pool:
-        added = list(pool.map(add, DIMENSIONS))
-    for dimension, is_new in zip(DIMENSIONS, added, strict=True):
-        if is_new:
-            run.note_table_written(_dimension_table(run, dimension), dimension_members(dimension, rows))
-
-
-def _add_to(run: RunContext, dimension: Dimension, members: DataFrame, changes: SourceChanges) -> bool:
-    """Add the members of a dimension that are not there yet. Gives whether there are any."""
+def _add_members(run: RunContext, dimension: Dimension, changes: SourceChanges) -> DataFrame | None:
+    """Add the members that are not there yet. Gives them, None when there is none."""
     table = _dimension_table(run, dimension).ensure()
+    rows = changes.rows if changes.only_inserts else changes.rows.where("NOT _deleted")
     known = table.read()
-    with computed_once(members.join(known, dimension.business_key, "left_anti")) as new:
+    members = dimension_members(dimension, rows).join(known, dimension.business_key, "left_anti")
+    with computed_once(members) as new:
         if new.isEmpty():
-            return False
+            return None
         same_key = known.join(new, dimension.key, "left_semi").select(*new.columns)
         require_distinct(new.unionByName(same_key), dimension.key, dimension.business_key, dimension.table)
         # With a mark, two builds at once cannot both add a member.
         table.append(new.coalesce(1), changes.mark, changes.version)
-        return True
+        return members
 
 
 def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:

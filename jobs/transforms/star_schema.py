@@ -28,21 +28,8 @@ DIMENSIONS = (
 )
 
 
-def dimension_values(logs: DataFrame) -> DataFrame:
-    """Staged logs → the columns that dimensions are made of, in far fewer rows, found in one reading of the logs.
-
-    Grain: one row per column and value that occurs, in that column; the others are null.
-    """
-    sources = [dimension.source for dimension in DIMENSIONS]
-    found = logs.unpivot([], list(sources), "_column", "_value").where("_value IS NOT NULL").distinct()
-    return found.select(*(F.when(F.col("_column") == name, F.col("_value")).alias(name) for name in sources))
-
-
 def dimension_members(dimension: Dimension, logs: DataFrame) -> DataFrame:
-    """Staged logs, or their `dimension_values` → (key bigint, business key string).
-
-    Grain: one row per business key that occurs.
-    """
+    """Staged logs → (key bigint, business key string). Grain: one row per business key that occurs."""
     return (
         logs.select(F.col(dimension.source).alias(dimension.business_key))
         .where(F.col(dimension.business_key).isNotNull())
