@@ -9,6 +9,7 @@ from pathlib import Path
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from benchmarks import star_schema
+from jobs.open_psql import psql_environment
 
 
 def copies(folder: Path) -> list[str]:
@@ -25,14 +26,13 @@ def run(url: str, *commands: str) -> None:
     tables that are new in it without a write-ahead log.
     """
     lines = [command if command.startswith("\\") else f"{command};" for command in commands]
-    # Arguments stand in the process list.
-    parameters = parse_dsn(url)
-    password = {"PGPASSWORD": parameters.pop("password")} if "password" in parameters else {}
+    parts = parse_dsn(url)
+    environment = psql_environment(os.environ, star_schema.SCHEMA, parts)
     options = ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]
     subprocess.run(
-        [_find(), *options, f"--dbname={make_dsn(**parameters)}"],
-        input="\n".join([f"SET search_path TO {star_schema.SCHEMA};", *lines, ""]),
-        env=os.environ | password,
+        [_find(), *options, make_dsn(**parts)],
+        input="\n".join([*lines, ""]),
+        env=environment,
         text=True,
         check=True,
     )

@@ -220,7 +220,7 @@ class PostgresWarehouse:
             " + extract(microseconds FROM {0})::bigint % 1000000)::text"
         )
         key = sql.SQL(", ").join(
-            (time if c.is_time else sql.SQL("{0}::text")).format(sql.Identifier(c.name))
+            (time if c.is_time else sql.SQL("{}::text")).format(sql.Identifier(c.name))
             for c in table.key_columns
         )
         hashed = sql.SQL("sum(('x' || left(md5(concat_ws({}, {})), 15))::bit(60)::bigint)").format(
