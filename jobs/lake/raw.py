@@ -212,7 +212,8 @@ def _with_file(
     by_path = {file.file.path: file for file in files}
     rows = []
     for address in frame.inputFiles():
-        file = by_path[unquote(address).rpartition(f"{lake_uri}/")[2]]
+        # The first of them: a folder of the raw zone may be called as the lake is.
+        file = by_path[unquote(address).partition(f"{lake_uri}/")[2]]
         # Hadoop writes a local address with one slash or with three.
         for spelling in {address, address.replace("file:///", "file:/")}:
             rows.append((spelling, file.file_id, file.file.modified_at))
@@ -233,7 +234,8 @@ def _path_in_lake(lake_uri: str) -> Column:
     address = F.when(
         F.contains("_address", F.lit("%")), F.url_decode(F.replace("_address", F.lit("+"), F.lit("%2B")))
     ).otherwise(F.col("_address"))
-    return F.substring_index(address, f"{lake_uri}/", -1)
+    root = f"{lake_uri}/"
+    return F.substr(address, F.locate(root, address) + F.lit(len(root)))
 
 
 def _json_lines(

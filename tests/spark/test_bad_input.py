@@ -523,3 +523,14 @@ def test_a_lake_whose_address_has_dots_in_it_is_the_same_lake(spark: SparkSessio
     other = RawZone(spark, f"{tmp_lake}/../lake", "logs")
     other.stage()
     assert other.counts() == {"a.jsonl": (1, 1, 0, 0)}
+
+
+def test_a_folder_of_the_raw_zone_may_be_called_as_the_lake_is(spark: SparkSession, tmp_lake: str) -> None:
+    """As in a lake `/data` that gets files in a folder `data`."""
+    logs = RawZone(spark, tmp_lake, "logs")
+    same = tmp_lake.lstrip("/")
+    logs.put({f"{same}/a.jsonl": json_lines(event("a")), "b.jsonl": json_lines(event("b"))})
+    logs.put({f"{same}/ü %20.json": json.dumps([event("c")]), f"{same}/broken.json": "[{}, {"})
+    logs.stage()
+    assert logs.rows("user_id") == [("a",), ("b",), ("c",)]
+    assert list(logs.refused()) == [f"{same}/broken.json"]
