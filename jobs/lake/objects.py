@@ -111,6 +111,21 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(("_", ".")) or part.endswith("._COPYING_") for part in path.split("/"))
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder, if there is one, without those in hidden folders.
+
+    Raises OSError for a folder that may not be looked into, which `rglob` passes over together with all its files.
+    """
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for place, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (file for name in files if (file := Path(place, name)).is_file())
+
+
 def _not_utf8(path: str) -> str | None:
     try:
         path.encode()
@@ -141,7 +156,7 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[RawFile]:
         base = self.root / prefix
-        for file in sorted(p for p in base.rglob("*") if p.is_file()):
+        for file in sorted(_files_below(base)):
             path = file.relative_to(self.root).as_posix()
             if is_hidden(path):
                 continue

@@ -100,6 +100,21 @@ def test_a_file_that_goes_while_others_are_listed_is_not_there(store: LocalStore
     assert [file.path for file in files] == ["raw/logs/c"]
 
 
+def test_a_folder_that_may_not_be_looked_into_is_an_error_and_not_empty() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        lake = filled(Path(name), "raw/logs/a", "raw/logs/closed/b", "raw/logs/_closed/c", "raw/orders")
+        lake.chmod(0o755)
+        for folder in ("closed", "_closed"):
+            (lake / "raw" / "logs" / folder).chmod(0)
+        with anybody(), pytest.raises(PermissionError, match="raw/logs/closed"):
+            list(LocalStore(lake).list("raw"))
+        (lake / "raw" / "logs" / "closed").chmod(0o755)
+        with anybody():
+            assert [f.path for f in LocalStore(lake).list("raw/logs")] == ["raw/logs/a", "raw/logs/closed/b"]
+        with pytest.raises(NotADirectoryError, match="raw/orders"):
+            list(LocalStore(lake).list("raw/orders"))
+
+
 def test_a_lake_that_is_a_file_is_a_wrong_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
