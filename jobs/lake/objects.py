@@ -206,7 +206,7 @@ class LocalStore:
                 out.flush()
                 os.fsync(out.fileno())
             if digest.hexdigest() != sha256:
-                raise UserAnalyticsError(f"{source} changed while it was being uploaded; upload it again")
+                raise _changed(source)
             shutil.copymode(source, part)
             if replace:
                 part.replace(target)
@@ -303,15 +303,18 @@ class S3Store:
         return known or sha256_of(self.open(path))
 
     def put(self, source: Path, path: str, sha256: str, replace: bool, progress: Progress) -> None:
+        # A store takes 10,000 parts at most.
+        part = max(PART_BYTES, source.stat().st_size // 9_000)
         try:
-            (self.client if replace else self.creating).upload_file(
-                str(source),
-                self.bucket,
-                self.prefix + path,
-                ExtraArgs={"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}},
-                Callback=progress,
-                Config=TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES),
-            )
+            with source.open("rb") as stream:
+                (self.client if replace else self.creating).upload_fileobj(
+                    _Unchanged(stream, source, sha256),
+                    self.bucket,
+                    self.prefix + path,
+                    ExtraArgs={"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}},
+                    Callback=progress,
+                    Config=TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=part),
+                )
         except (Boto3Error, BotoCoreError, ClientError) as error:
             if "PreconditionFailed" in str(error):
                 raise FileExistsError(path) from None
@@ -362,6 +365,28 @@ class S3Store:
         answer = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else None
+
+
+class _Unchanged:
+    """A file to be read once, from its beginning; its end raises UserAnalyticsError when it has another SHA-256.
+
+    It cannot go back, so boto3 reads it in order, and stores nothing of what it cannot read to its end.
+    """
+
+    def __init__(self, stream: IO[bytes], source: Path, sha256: str) -> None:
+        self.stream, self.source, self.sha256 = stream, source, sha256
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self.stream.read(size)
+        self.digest.update(piece)
+        if (size < 0 or len(piece) < size) and self.digest.hexdigest() != self.sha256:
+            raise _changed(self.source)
+        return piece
+
+
+def _changed(source: Path) -> UserAnalyticsError:
+    return UserAnalyticsError(f"{source} changed while it was being uploaded; upload it again")
 
 
 @contextmanager

@@ -67,6 +67,25 @@ def test_upload_is_multipart_checksummed_and_does_not_overwrite(
         assert [stream.readline(), stream.readline(), stream.read()] == [b"{ }\n", b"", b""]
 
 
+@pytest.mark.parametrize("size", [10, PART_BYTES, 2 * PART_BYTES + 1])
+def test_a_file_that_changes_on_the_way_is_not_stored(
+    tmp_path: Path, minio: ObjectStore, bucket: str, environment: dict[str, str], size: int
+) -> None:
+    """As a log does that is still written; its object said that it has the content of before."""
+    store = object_store(Settings.from_env(environment))
+    file = tmp_path / "app.jsonl"
+    file.write_bytes(b"x" * size)
+    with file.open("rb") as stream:
+        digest = sha256_of(stream)
+    with file.open("ab") as log:
+        log.write(b"more")
+    for replace in (False, True):
+        with pytest.raises(UserAnalyticsError, match=r"app\.jsonl changed while it was being uploaded"):
+            store.put(file, "raw/logs/app.jsonl", digest, replace, lambda _: None)
+    assert list(store.list("raw")) == []
+    assert "Uploads" not in minio.client().list_multipart_uploads(Bucket=bucket)
+
+
 def test_two_uploads_at_once_do_not_overwrite_each_other(tmp_path: Path, environment: dict[str, str]) -> None:
     """The second one looked before the first had finished; the store refuses it."""
     store = object_store(Settings.from_env(environment))
