@@ -285,8 +285,12 @@ def _configure_object_store(spark: SparkSession, settings: Settings) -> None:
         # The parts of a file that is being written are buffered in arrays instead of local files.
         "fs.s3a.fast.upload.buffer": "bytebuffer",
     }
+    provider = "fs.s3a.aws.credentials.provider"
     if settings.s3_session_token:
-        values["fs.s3a.aws.credentials.provider"] = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
+        values[provider] = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
+    elif not settings.s3_access_key and list(hadoop.getPropertySources(provider)) == ["core-default.xml"]:
+        # As boto3 does, which the raw files are listed with; by default, S3A knows no profiles.
+        values[provider] = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
     for name, value in values.items():
         if value is not None:
             hadoop.set(name, value)

@@ -177,3 +177,18 @@ def test_keys_that_are_missing_are_a_wrong_setting(environment: dict[str, str], 
     done = run("upload", "logs", str(tmp_path), **keyless)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_keys_of_a_profile_are_those_of_all(environment: dict[str, str], tmp_path: Path) -> None:
+    """Spark's, too: its file system looked for keys in variables and at a role only, and the file was refused."""
+    keys = tmp_path / "credentials"
+    keys.write_text(
+        f"[lake]\naws_access_key_id = {environment.pop('AWS_ACCESS_KEY_ID')}\n"
+        f"aws_secret_access_key = {environment.pop('AWS_SECRET_ACCESS_KEY')}\n"
+    )
+    (tmp_path / "a.jsonl").write_text(json_lines(event("a")))
+    environment |= {"AWS_PROFILE": "lake", "AWS_SHARED_CREDENTIALS_FILE": str(keys)}
+    for command in (("upload", "logs", str(tmp_path / "a.jsonl")), ("stage", "logs")):
+        done = run(*command, **environment, LOG_FOLDER=str(tmp_path / "logs"), SPARK_MASTER="local[2]")
+        assert done.returncode == 0, done.stderr
+    assert "1 records read = 1 accepted" in done.stderr
