@@ -31,6 +31,7 @@ from jobs.context import day, job_main, open_run, parser, whole_number
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds.purchases import PURCHASES
+from jobs.lake.archive import as_archived
 from jobs.lake.objects import ObjectStore, sha256_of
 from jobs.runs import recorded
 from jobs.settings import Settings, postgresql_url, without_password
@@ -105,8 +106,10 @@ def _folder(day: date) -> str:
 
 
 def _parts_there(store: ObjectStore, day: date) -> list[int]:
-    """The numbers of the parts of an earlier extraction of the day."""
-    found = (PART.fullmatch(file.path.rpartition("/")[2]) for file in store.list(_folder(day)))
+    """The numbers of the parts of an earlier extraction of the day; of archived ones, too, rows are staged."""
+    places = (_folder(day), as_archived(_folder(day)))
+    files = (file for place in places for file in store.list(place))
+    found = (PART.fullmatch(file.path.rpartition("/")[2]) for file in files)
     return [int(part[1]) for part in found if part]
 
 

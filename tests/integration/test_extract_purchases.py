@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs import console, extract_purchases
+from jobs.lake.archive import archive
 from tests.staging import RawZone
 
 pytestmark = pytest.mark.integration
@@ -75,7 +76,9 @@ def test_every_row_is_in_a_part_and_what_fewer_parts_leave_over_has_none(
 ) -> None:
     execute(warehouse_url, TABLE + NO_NUMBER)
     zone = RawZone(spark, tmp_lake, "purchases")
-    for price, parts in ((1, 3), (2, 2)):
+    for price, parts in ((1, 3), (2, 2), (3, 1)):
+        if parts == 1:
+            assert len(archive(zone.run(), "purchases", datetime.now(UTC) + timedelta(days=1))) == 3
         execute(warehouse_url, f"UPDATE retail.user_purchase SET unit_price = {price}")
         rows = extract_purchases.extract_purchases(
             zone.store, warehouse_url, "retail.user_purchase", date(2024, 5, 1), parts
@@ -86,7 +89,8 @@ def test_every_row_is_in_a_part_and_what_fewer_parts_leave_over_has_none(
         zone.stage()
         assert zone.staging().groupBy("unit_price").count().collect() == [(price, 100)]
         assert zone.reasons() == {"invoice_number_missing": 1}
-    assert zone.counts()["extract/2024-05-01/part-002.csv"] == (0, 0, 0, 0)
+    for part in (1, 2):
+        assert zone.counts()[f"extract/2024-05-01/part-00{part}.csv"] == (0, 0, 0, 0)
 
 
 @pytest.fixture
