@@ -43,7 +43,7 @@ from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, forgotten, is_same_content, next_batch
 from jobs.lake.objects import RawFile, sha256_of
 from jobs.lake.quarantine import quarantine_table
-from jobs.lake.raw import COMPRESSED
+from jobs.lake.raw import is_compressed
 from jobs.lake.rereading import read_again
 from jobs.lake.staging import SAME_KEY, staging_table
 from jobs.lake.tables import LakeTable
@@ -175,7 +175,7 @@ def _persons_files(run: RunContext, search: Search, feed: Feed) -> list[tuple[Ra
     found = []
     for zone in (RAW, ARCHIVE):
         for file in run.store.list(f"{zone}/{feed.name}"):
-            if file.path.endswith(COMPRESSED):
+            if is_compressed(file.path):
                 continue
             try:
                 with run.store.open(file.path) as stream, opened(stream, file.path) as plain:

@@ -44,7 +44,7 @@ MAX_COLUMNS, MANY_COLUMNS = 20_480, 1_000_000
 GLOB_CHARACTER = re.compile(r"[][{}*?\\]")
 SECRET_NAME = re.compile(r"passw|passphrase|pwd|secret|token|credential", re.IGNORECASE)
 MASK = "***"
-COMPRESSED = (".bz2", ".zst", ".zip", ".xz", ".lz4", ".snappy", ".7z", ".tar")
+COMPRESSED = (".bz2", ".deflate", ".zst", ".zip", ".xz", ".lz4", ".snappy", ".7z", ".tar")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class InspectedFile:
         return int.from_bytes(sha256(self.file.path.encode()).digest()[:8], "big", signed=True)
 
 
+def is_compressed(path: str) -> bool:
+    """Whether a file's name tells of a compression that is not read; as for Hadoop, in letters of either case."""
+    return path.lower().endswith(COMPRESSED)
+
+
 def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -> InspectedFile:
     """Decide how a file is read from its first bytes.
 
@@ -69,7 +74,7 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     header without a required column or with a name twice, and content that is not the feed's format. Of a feed with
     personal fields, the message quotes no text of the file but names that the feed knows.
     """
-    if file.path.endswith(COMPRESSED):
+    if is_compressed(file.path):
         raise FileRefused(f"{file.path}: this compression is not read; deliver it plain or as .gz")
     head, whole = first_bytes(store, file)
     if not head.removeprefix(codecs.BOM_UTF8).strip():

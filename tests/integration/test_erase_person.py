@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -266,6 +267,28 @@ def test_a_file_that_cannot_be_unpacked_is_told(spark: SparkSession, tmp_lake: s
     assert survey(run, search) == []
     [trace] = search.in_lake(run)
     assert (trace.where, trace.what[:18]) == ("raw/users/u.csv.gz", "cannot be searched")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("u.csv.GZ", FILES["users/u.csv.gz"]),
+        ("u.csv.gz", gzip.compress(FILES["users/u.csv.gz"])),
+        ("U.CSV.BZ2", bz2.compress(USERS.encode())),
+        ("u.csv", USERS.encode("utf-16")),
+    ],
+)
+def test_a_file_in_a_form_that_is_not_read_is_told(
+    spark: SparkSession, tmp_lake: str, name: str, content: bytes
+) -> None:
+    """Staging refuses it. Searched as it is, Ann is not found in it, though she is there."""
+    run, file = Lake(spark, tmp_lake).run("erase"), Path(tmp_lake) / "raw/users" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    search = search_for(run, person([EMAIL], [], []))
+    assert survey(run, search) == []
+    [trace] = search.in_lake(run)
+    assert (trace.where, trace.what[:18]) == (f"raw/users/{name}", "cannot be searched")
 
 
 def test_a_correction_that_comes_meanwhile_stays_and_is_a_delivery_of_its_own(

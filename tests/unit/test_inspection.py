@@ -113,7 +113,7 @@ def test_a_refusal_quotes_no_record_that_stands_in_the_headers_place(looked_at, 
 
 
 def test_compression_that_is_not_read_is_named(looked_at) -> None:
-    for name in ("a.zip", "a.csv.bz2", "a.json.zst", "a.tar"):
+    for name in ("a.zip", "A.ZIP", "a.csv.bz2", "a.json.BZ2", "a.json.zst", "a.deflate", "a.tar"):
         with pytest.raises(FileRefused, match="compression is not read"):
             looked_at("logs", "x", name)
 
