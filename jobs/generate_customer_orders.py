@@ -3,7 +3,7 @@
 Grain:    one file per feed.
 Inputs:   none but a seed.
 Outputs:  `raw/customers/generated.csv` (1,000 customers) and `raw/orders/generated.csv` (5,000 orders).
-Re-run:   safe at any time; where either feed has a file, nothing is done.
+Re-run:   safe at any time; where either feed has a file, in `raw/` or in the archive, nothing is done.
 Example:  spark-submit jobs/generate_customer_orders.py
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jobs.console import log
 from jobs.context import job_main, parser
+from jobs.lake.archive import ARCHIVE, RAW, as_raw
 from jobs.lake.objects import ObjectStore, object_store
 from jobs.samples.customers import make_customer_orders
 from jobs.settings import Settings
@@ -27,7 +28,9 @@ FILE = "generated.csv"
 
 def generate_customer_orders(store: ObjectStore, seed: int = 7) -> bool:
     """Generate and upload, unless customers or orders were delivered. Gives whether it did."""
-    there = {file.path for feed in FEEDS for file in store.list(f"raw/{feed}")}
+    there = {
+        as_raw(f.path) for zone in (RAW, ARCHIVE) for feed in FEEDS for f in store.list(f"{zone}/{feed}")
+    }
     generated = {f"raw/{feed}/{FILE}" for feed in FEEDS}
     # One of the two is there when a run died between them.
     if there - generated or there == generated:

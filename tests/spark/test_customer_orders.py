@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from jobs.errors import UserAnalyticsError
 from jobs.feeds.customers import CUSTOMERS
 from jobs.feeds.orders import ORDERS
 from jobs.generate_customer_orders import generate_customer_orders
+from jobs.lake.archive import archive
 from jobs.lake.intermediates import remove_intermediates
 from jobs.measure_orders import measure_orders
 from jobs.models.segments import train_and_measure
@@ -325,6 +326,9 @@ def test_generated_customers_and_orders_go_all_the_way(spark: SparkSession, tmp_
     assert [staged_customers.total(name) for name in totals] == [1019, 1000, 10, 9]
     assert customers.reasons() == {"age_out_of_range": 3, "name_missing": 3, "registration_date_invalid": 3}
     assert orders.reasons() == {"quantity_out_of_range": 10, "price_invalid": 10, "order_date_invalid": 10}
+    for zone in (orders, customers):
+        archive(zone.run(), zone.feed, datetime.now(UTC) + timedelta(days=1))
+    assert generate_customer_orders(orders.store, seed=8) is False, "they are archived"
     assert train_segments(orders.run()) is True
     found = json.loads((Path(tmp_lake) / "results" / "model_results.json").read_text())
     assert found["accuracy"] > found["majority_baseline"] + 0.1
