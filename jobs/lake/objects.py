@@ -5,6 +5,7 @@ Spark reads and writes the data; this module is for what has to be known before 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -192,7 +193,11 @@ class LocalStore:
 
     def put(self, source: Path, path: str, sha256: str, replace: bool, progress: Progress) -> None:
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            # That a file is in a folder's place, not in this one's.
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
         # The name begins with a dot, so a half-written file is never listed.
         handle, name = tempfile.mkstemp(prefix=".upload-", dir=target.parent)
         part = Path(name)

@@ -65,6 +65,15 @@ def test_a_taken_name_is_refused_unless_it_may_be_replaced(store: LocalStore, so
     assert after.version != before.version
 
 
+def test_a_file_in_the_place_of_a_folder_is_named(store: LocalStore, source: Path, tmp_path: Path) -> None:
+    """`upload` said that the file is there with other content, also with --replace."""
+    put(store, source, "raw/logs/a")
+    folder = filled(tmp_path / "in", "a/b.json")
+    for replace in (False, True):
+        with pytest.raises(NotADirectoryError, match="raw/logs/a'"):
+            upload(store, "logs", [folder], replace=replace)
+
+
 def test_a_file_that_changes_on_the_way_is_not_stored_and_leaves_nothing(
     store: LocalStore, source: Path, tmp_path: Path
 ) -> None:
