@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -90,8 +91,9 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
             .config("spark.driver.memory", settings.driver_memory)
             .config(
                 "spark.driver.extraJavaOptions",
-                f"-Dlog4j2.configurationFile=file:{LOG_CONFIGURATION} "
-                f"-DlogFile={settings.log_folder}/spark.log -Duser.timezone=UTC {COLLECTOR} "
+                # Spark takes the options apart as a shell does: a folder's name may hold spaces and quotes.
+                f"{quote(f'-Dlog4j2.configurationFile=file:{LOG_CONFIGURATION}')} "
+                f"{quote(f'-DlogFile={settings.log_folder}/spark.log')} -Duser.timezone=UTC {COLLECTOR} "
                 + (QUICK_START if small or quick else LONG_RUN),
             )
             .config("spark.ui.showConsoleProgress", "false")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from pyspark.sql import SparkSession
 import jobs.spark
 from jobs.errors import ConfigurationError
 from tests.lakes import Lake
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.spark
 
@@ -36,3 +40,24 @@ def test_a_java_with_which_hadoop_reads_nothing_is_refused(
     monkeypatch.setattr(jobs.spark, "NEWEST_JAVA", 16)
     with pytest.raises(ConfigurationError, match=r"Spark's Java is (17|21)\..*: use Java 17 or 21"):
         jobs.spark.get_session("any", Lake(spark, tmp_path).settings)
+
+
+def test_the_folder_of_sparks_log_may_have_any_name(tmp_path: Path) -> None:
+    # Spark's launcher takes the options of its Java apart at spaces, and the rest would be another program to start.
+    logs = tmp_path / 'the team\'s "log" files'
+    lake = tmp_path / "lake"
+    (lake / "raw" / "logs").mkdir(parents=True)
+    (lake / "raw" / "logs" / "a.jsonl").write_text(
+        '{"user_id": "u", "timestamp": "2024-01-01T00:00:00Z", "action_type": "click"}\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "stage", "logs"],
+        cwd=ROOT,
+        env=os.environ | {"LAKE_URI": str(lake), "LOG_FOLDER": str(logs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 accepted" in done.stderr
+    assert (logs / "spark.log").is_file()
