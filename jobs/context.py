@@ -259,6 +259,9 @@ def _is_small(store: ObjectStore) -> bool:
 def job_main(body: Callable[[], int | None]) -> int:
     """Run a job's body and turn what it raises into one line on standard error and an exit code."""
     configure_logging()
+    if sys.stdout is None:
+        # Python has none where a service or `>&-` closed it; nobody reads the output then.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         configure_logging(os.environ.get("LOG_FORMAT", "").strip() or "text")
         with _cleanly_stopped():

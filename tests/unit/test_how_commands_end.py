@@ -123,6 +123,12 @@ def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
     assert done.returncode == 128 + signal.SIGPIPE == 141
 
 
+def test_an_output_that_is_closed_from_the_start_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As with `>&-`: Python has no sys.stdout then.
+    monkeypatch.setattr(sys, "stdout", None)
+    assert job_main(lambda: print(sys.stdout.write("a line of the answer"))) == 0
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [("JAVA_HOME", "/no/such"), ("SPARK_DRIVER_MEMORY", "5k")],
