@@ -368,6 +368,8 @@ class LakeTable:
         # In a file, a text that comes a thousand times stands once.
         if not is_few(rows.num_rows, rows.nbytes):
             return None
+        # Of no rows, delta-rs gives columns without a chunk, of which Spark cannot take lists apart.
+        rows = rows if rows.num_rows else rows.schema.empty_table()
         return self.spark.createDataFrame(rows, schema).alias(named_in_plan(self.uri))
 
     def vacuum(self, keep_hours: int) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from jobs.build_events import build_events
 from jobs.build_star_schema import build_star_schema
+from jobs.feeds.events import EVENTS
 from jobs.geolocation.base import Location
 from jobs.geolocation.cache import LocationCache
 from jobs.lake.tables import LakeTable
@@ -63,6 +65,21 @@ def test_small_files_become_one_and_what_is_young_stays(
         "ann | 2024-05-02 08:00:00 | login | phone | Rome",
         "bob | 2024-05-03 08:00:00 | login | phone | Rome",
     ]
+
+
+def test_marts_are_built_where_nothing_was_staged_since(spark: SparkSession, tmp_path: Path) -> None:
+    lake = Lake(spark, tmp_path)
+    lake.stage(EVENTS, 1, "e1 | 2024-03-01 10:00:00 | ann@acme.com | Ireland | / | view | sale,mobile")
+    build_events(lake.run())
+    version = lake.staged(EVENTS).version()
+    # Of one file nothing is compacted, and no version since has any row.
+    lake.staged(EVENTS).vacuum(keep_hours=7 * 24)
+    assert lake.staged(EVENTS).version() > version
+    build_events(lake.run())
+    assert [(row.id, row.tags) for row in lake.mart("events").read().collect()] == [
+        ("e1", ["sale", "mobile"])
+    ]
+    assert not build_events(lake.run())
 
 
 def test_an_empty_lake_and_too_short_a_history(
