@@ -203,6 +203,7 @@ esac
 
 # Spark's launchers read this file, in every way a session is started: the Java that was checked above, whatever `java`
 # on PATH may be, this environment's Python, and Spark's own log in a file, unless a submission says otherwise.
+# In the C locale, which is that of a service that sets none, Java takes names of files for ASCII and finds no other.
 # The stored classes (jars/share_classes.py) serve only where no folder with files is on the class path, as Spark's conf
 # is; an empty one stands in for it until somebody puts a file of their own there.
 spark=$(echo .venv/lib/python3*/site-packages/pyspark)
@@ -210,6 +211,7 @@ mkdir -p "$spark/conf" "$spark/no-conf"
 cat >"$spark/conf/spark-env.sh" <<END
 if [ -x "$java_home/bin/java" ]; then export JAVA_HOME="$java_home"; fi
 export PYSPARK_PYTHON="\${PYSPARK_PYTHON:-$PWD/.venv/bin/python}"
+case "\${LC_ALL:-\${LC_CTYPE:-\${LANG:-C}}}" in C | POSIX) export LC_ALL=C.UTF-8 ;; esac
 if [ "\$(ls "$PWD/$spark/conf")" = spark-env.sh ]; then
   options="-Dlog4j2.configurationFile='file:$PWD/jobs/log4j2.properties' -DlogFile='$PWD/var/logs/spark.log'"
   case "\${SPARK_SUBMIT_OPTS:-}" in

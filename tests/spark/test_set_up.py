@@ -42,22 +42,31 @@ def test_a_java_with_which_hadoop_reads_nothing_is_refused(
         jobs.spark.get_session("any", Lake(spark, tmp_path).settings)
 
 
-def test_the_folder_of_sparks_log_may_have_any_name(tmp_path: Path) -> None:
-    # Spark's launcher takes the options of its Java apart at spaces, and the rest would be another program to start.
-    logs = tmp_path / 'the team\'s "log" files'
-    lake = tmp_path / "lake"
+def staged(lake: Path, name: str, **environment: str) -> str:
+    """Stage a file of that name with one record, in a process of its own; gives what the command said."""
     (lake / "raw" / "logs").mkdir(parents=True)
-    (lake / "raw" / "logs" / "a.jsonl").write_text(
+    (lake / "raw" / "logs" / name).write_text(
         '{"user_id": "u", "timestamp": "2024-01-01T00:00:00Z", "action_type": "click"}\n'
     )
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "stage", "logs"],
         cwd=ROOT,
-        env=os.environ | {"LAKE_URI": str(lake), "LOG_FOLDER": str(logs)},
+        env=os.environ | {"LAKE_URI": str(lake), "LOG_FOLDER": str(lake.parent / "logs")} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 accepted" in done.stderr
+    return done.stderr
+
+
+def test_the_folder_of_sparks_log_may_have_any_name(tmp_path: Path) -> None:
+    # Spark's launcher takes the options of its Java apart at spaces, and the rest would be another program to start.
+    logs = tmp_path / 'the team\'s "log" files'
+    assert "1 accepted" in staged(tmp_path / "lake", "a.jsonl", LOG_FOLDER=str(logs))
     assert (logs / "spark.log").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are UTF-8 in every locale")
+def test_names_of_files_are_read_in_the_c_locale(tmp_path: Path) -> None:
+    assert "1 accepted" in staged(tmp_path / "lake", "für-März.jsonl", LC_ALL="C")
