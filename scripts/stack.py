@@ -15,7 +15,6 @@ import os
 import secrets
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -42,13 +41,18 @@ GENERATED = {
 }
 
 
+def unquoted(value: str) -> str:
+    """A value of .env as Compose and shells take it: quotes around it are not a part of it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
 def settings() -> dict[str, str]:
     """What .env sets; the environment goes first, as it does for Compose."""
     found = {}
     for line in SETTINGS.read_text().splitlines() if SETTINGS.is_file() else []:
         name, equals, value = line.partition("=")
         if equals and not name.startswith("#"):
-            found[name.strip()] = value.strip()
+            found[name.strip()] = unquoted(value.strip())
     return found | {
         name: value for name, value in os.environ.items() if name in found or name.endswith("_PORT")
     }
@@ -109,18 +113,25 @@ class Api:
 
 
 def trigger(dag_id: str) -> int:
-    """Start a run and say what becomes of its tasks."""
-    there = settings()
+    """Start a run and say what becomes of its tasks; what Airflow has begun goes on without this command."""
     try:
-        api = Api(
-            f"http://localhost:{there.get('AIRFLOW_PORT', '8080')}", there.get("AIRFLOW_ADMIN_PASSWORD", "")
-        )
-        run = _first_scheduled_run(api, dag_id) or api(
-            "POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None}
-        )
-    except (urllib.error.URLError, OSError) as error:
+        return _follow(dag_id)
+    except (OSError, ValueError, KeyError) as error:  # no answer, or one of another program at this port
         print(f"Airflow does not answer as expected ({error}); is the stack up? make up", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; a run that was started goes on", file=sys.stderr)
+        return 130
+
+
+def _follow(dag_id: str) -> int:
+    there = settings()
+    api = Api(
+        f"http://localhost:{there.get('AIRFLOW_PORT', '8080')}", there.get("AIRFLOW_ADMIN_PASSWORD", "")
+    )
+    run = _first_scheduled_run(api, dag_id) or api(
+        "POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None}
+    )
     here = f"/api/v2/dags/{dag_id}/dagRuns/{run['dag_run_id']}"
     print(f"{run['dag_run_id']}: {api.address}/dags/{dag_id}/runs/{run['dag_run_id']}")
     said: dict[str, str] = {}
