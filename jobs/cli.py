@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -96,11 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = max(map(len, COMMANDS))
     usage = USAGE.format(commands="\n".join(f"  {n:<{width}}  {what}" for n, (_, what) in COMMANDS.items()))
     if arguments in (["--help"], ["-h"]):
-        print(usage, end="")
-        return 0
+        return _tell(usage)
     if arguments == ["--version"]:
-        print(f"user-analytics {__version__}")
-        return 0
+        return _tell(f"user-analytics {__version__}\n")
     if not arguments or arguments[0] not in COMMANDS:
         found = f"user-analytics: {arguments[0]!r} is not a command\n\n" if arguments else ""
         print(found + usage, end="", file=sys.stderr)
@@ -113,3 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; run it again to go on", file=sys.stderr)
         return 130
     return code
+
+
+def _tell(text: str) -> int:
+    """Print a text, as `jobs.context.job_main` does without the time that importing it takes; gives the exit code."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        # The interpreter's exit would write the rest of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return 0

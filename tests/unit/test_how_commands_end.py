@@ -123,6 +123,17 @@ def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
     assert done.returncode == 128 + signal.SIGPIPE == 141
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_reader_that_has_enough_of_the_list_of_commands_is_no_error(option: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", option], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.stderr, done.returncode) == (b"", 141)
+
+
 def test_an_output_that_is_closed_from_the_start_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     # As with `>&-`: Python has no sys.stdout then.
     monkeypatch.setattr(sys, "stdout", None)
