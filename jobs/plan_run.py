@@ -81,10 +81,11 @@ def plan_run(run: RunContext, warehouse: Warehouse | None) -> RunPlan:
     """Look at what is new everywhere. warehouse: None where a run would make it."""
     histories = Ledger(run).histories()
     files = []
-    for feed in FEEDS:
+    for feed, declaration in FEEDS.items():
         history = histories.get(feed, [])
         current = by_path(history)
-        todo = files_to_read(list(run.store.list(f"raw/{feed}")), history)
+        listed = list(run.store.list(f"raw/{feed}"))
+        todo = files_to_read(listed, history, last_stays=declaration.last_stays)
         files += [PlannedFile(feed, f.path, f.size, why_read(f, current.get(f.path))) for f in todo]
     feeds = {file.feed for file in files}
     builds = [_planned_build(run, origin, not feeds.isdisjoint(origin.all_feeds)) for origin in ORIGINS]

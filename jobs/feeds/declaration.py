@@ -96,6 +96,11 @@ class Feed:
         return tuple(f.name for f in self.fields)
 
     @property
+    def last_stays(self) -> bool:
+        """Whether it depends on the time of delivery which of several records with one key stays."""
+        return "_delivered_at" in self.prefer
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.fields if f.secret)
 

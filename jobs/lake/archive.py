@@ -12,9 +12,9 @@ from pathlib import Path
 
 from jobs.context import RunContext
 from jobs.errors import ConfigurationError, UserAnalyticsError
+from jobs.feeds.declaration import Feed
 from jobs.lake.ledger import (
     REWRITTEN,
-    STAGED,
     Ledger,
     LedgerEntry,
     as_delivered,
@@ -22,6 +22,7 @@ from jobs.lake.ledger import (
     forgotten,
     is_staged,
     next_batch,
+    paths_beside,
 )
 from jobs.lake.objects import ObjectStore, RawFile, sha256_of
 
@@ -112,25 +113,25 @@ def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
 
 
 def require_all_there(
-    store: ObjectStore, feed: str, new: Sequence[RawFile], history: Sequence[LedgerEntry]
+    store: ObjectStore, feed: Feed, new: Sequence[RawFile], history: Sequence[LedgerEntry]
 ) -> None:
     """Raise UserAnalyticsError when a file that has to be read beside others is archived.
 
-    That is one with duplicates, when a file that was staged is read again: what that one no longer says, the duplicate
-    may. A file that was written anew without being another delivery is no such case. new: as
-    `jobs.lake.ledger.new_files` gives them, without those that are read only beside them.
+    See `jobs.lake.ledger.paths_beside`. A file that was written anew without being another delivery is no such case.
+    new: as `jobs.lake.ledger.new_files` gives them, without those that are read only beside them.
     """
     current = by_path(history)
-    once_staged = {entry.path for entry in history if entry.status == STAGED}
-    if not any(f.path in once_staged and current[f.path].version != REWRITTEN for f in new):
+    delivered = [f for f in new if f.path not in current or current[f.path].version != REWRITTEN]
+    beside = paths_beside(history, delivered, feed.last_stays)
+    if not beside:
         return
     # Of a file that is read now, its older version is not needed.
-    away = archived(store, feed) - {file.path for file in new}
-    needed = [p for p, e in current.items() if p in away and e.status == STAGED and e.duplicates > 0]
+    needed = sorted(beside & (archived(store, feed.name) - {file.path for file in new}))
     if needed:
         raise UserAnalyticsError(
-            f"stage {feed}: a file that was staged before is read again, and beside it files with duplicates, of which "
-            f"{len(needed)} are archived; nothing was written. Bring them back: {how_to_restore(needed)}"
+            f"stage {feed.name}: a file that was staged before, or is older than others, is read, and beside it files "
+            f"with duplicates, of which {len(needed)} are archived; nothing was written. Bring them back: "
+            f"{how_to_restore(needed)}"
         )
 
 

@@ -154,11 +154,17 @@ def as_delivered(file: RawFile, entry: LedgerEntry | None) -> RawFile:
 
 
 def files_to_read(
-    listed: Sequence[RawFile], history: Sequence[LedgerEntry], reread: Collection[str] | None = None
+    listed: Sequence[RawFile],
+    history: Sequence[LedgerEntry],
+    reread: Collection[str] | None = None,
+    last_stays: bool = False,
 ) -> list[RawFile]:
-    """All that staging would read, in order of path: new files, and those beside them; arguments as of `new_files`."""
+    """All that staging would read, in order of path: new files, and those beside them.
+
+    Arguments as of `new_files` and `paths_beside`.
+    """
     new = new_files(listed, history, reread)
-    chosen = {*new, *files_beside(listed, history, new)}
+    chosen = {*new, *files_beside(listed, history, new, last_stays)}
     return [file for file in listed if file in chosen]
 
 
@@ -181,21 +187,32 @@ def new_files(
 
 
 def files_beside(
-    listed: Sequence[RawFile], history: Sequence[LedgerEntry], new: Collection[RawFile]
+    listed: Sequence[RawFile], history: Sequence[LedgerEntry], new: Collection[RawFile], last_stays: bool
 ) -> list[RawFile]:
-    """The staged files that have to be read again beside new ones, in order of path.
+    """The staged files that have to be read again beside new ones, in order of path; see `paths_beside`."""
+    current, paths = by_path(history), paths_beside(history, new, last_stays) - {file.path for file in new}
+    return [file for file in listed if file.path in paths and is_staged(file, current)]
+
+
+def paths_beside(history: Sequence[LedgerEntry], new: Collection[RawFile], last_stays: bool) -> set[str]:
+    """The paths of the files, there or archived, that have to be read again beside new ones.
 
     When a version replaces one that was staged, however long ago, records of the old one may leave staging that
     another file delivered too, as duplicates; files with duplicates are therefore read again. The same holds for a file
     that is read again under other rules.
+
+    last_stays: of several records, the one delivered last stays. A row that was delivered again as it was keeps the
+    time of its first delivery, so of a new file that was delivered earlier than another with duplicates, only that
+    one tells which record is the later one.
     """
-    current = by_path(history)
+    with_duplicates = [e for e in by_path(history).values() if e.status == STAGED and e.duplicates > 0]
     once_staged = {entry.path for entry in history if entry.status == STAGED}
-    chosen = {file.path for file in new}
-    if not chosen & once_staged:
-        return []
-    with_duplicates = [f for f in listed if is_staged(f, current) and current[f.path].duplicates > 0]
-    return [file for file in with_duplicates if file.path not in chosen]
+    if any(file.path in once_staged for file in new):
+        return {entry.path for entry in with_duplicates}
+    if not last_stays or not new:
+        return set()
+    earliest = min(file.modified_at for file in new)
+    return {entry.path for entry in with_duplicates if entry.modified_at >= earliest}
 
 
 def is_staged(file: RawFile, current: Mapping[str, LedgerEntry]) -> bool:

@@ -27,7 +27,8 @@ def read_again(
     if max_rejected_share is None:
         history = Ledger(run).history(feed.name)
         current = {entry.path: entry for entry in history if entry.status == STAGED}
-        todo = files_to_read(list(run.store.list(f"raw/{feed.name}")), history, paths)
+        listed = list(run.store.list(f"raw/{feed.name}"))
+        todo = files_to_read(listed, history, paths, feed.last_stays)
         before = [current[file.path] for file in todo if file.path in current]
         read, rejected = (sum(getattr(e, name) for e in before) for name in ("records_read", "rejected"))
         max_rejected_share = max(rejected / read if read else 0.0, least_share)

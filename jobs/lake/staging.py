@@ -160,8 +160,8 @@ def _stage(
 
     files = inspected(new_files(listed, history, reread, unsettled))
     new = [file.file for file in files]
-    require_all_there(run.store, feed.name, new, history)
-    files += inspected(files_beside(listed, history, new))
+    require_all_there(run.store, feed, new, history)
+    files += inspected(files_beside(listed, history, new, feed.last_stays))
     size = sum(file.size for file in names_of)
     log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(names_of), f"{size:,}")
     away = (entry for path, entry in current.items() if path in unsettled - {file.path for file in names_of})

@@ -189,6 +189,24 @@ def test_of_one_review_the_text_delivered_last_stays(lake: Callable[..., RawZone
     assert zone.rows("review") == [("a newest text",)]
 
 
+def test_a_text_delivered_again_is_newer_than_one_that_was_delivered_between_and_staged_late(
+    lake: Callable[..., RawZone],
+) -> None:
+    # As a file that was refused, and read once its mapping was mended.
+    zone = lake("reviews")
+    zone.put({"a.csv": reviews(("1", "a text", "r1"))}, day=1)
+    zone.stage()
+    zone.put({"c.csv": reviews(("1", "a text", "r1"))}, day=3)
+    zone.stage()
+    zone.put({"b.csv": reviews(("1", "between", "r1"), ("2", "other", "r2"))}, day=2)
+    assert [entry.path for entry in zone.stage().entries] == ["raw/reviews/b.csv", "raw/reviews/c.csv"]
+    assert zone.rows("review") == [("a text",), ("other",)]
+    # What comes after all of them needs no other file.
+    zone.put({"d.csv": reviews(("1", "the newest", "r1"))}, day=4)
+    assert [entry.path for entry in zone.stage().entries] == ["raw/reviews/d.csv"]
+    assert zone.rows("review") == [("other",), ("the newest",)]
+
+
 def test_any_order_and_repetition_of_files_gives_the_same_table(lake: Callable[..., RawZone]) -> None:
     files = {
         "a.jsonl": json_lines(x(), Y, Y, event("w", device=None, location="Bonn")),
