@@ -71,9 +71,16 @@ def tags(value: Column) -> Column:
     In lower case, trimmed, each once, in their order; an empty array where there is none, also for null.
     """
     plain = F.regexp_replace(F.lower(value), r'[\[\]{}"\x00]', "")
-    names = F.transform(F.split(plain, "[,;|]"), lambda name: F.btrim(name))
+    names = F.transform(F.split(plain, "[,;|]"), _tag)
     named = F.array_distinct(F.filter(names, lambda name: name != ""))
     return F.coalesce(named, F.array().cast("array<string>"))
+
+
+def _tag(name: Column) -> Column:
+    """One of the names, without white space and single quotes around it; Python writes a list as `['a', 'b']`."""
+    return F.btrim(
+        F.regexp_replace(F.btrim(name, F.lit(WHITE_SPACE)), "(?s)^'(.*)'$", "$1"), F.lit(WHITE_SPACE)
+    )
 
 
 def iso_timestamp(value: Column) -> Column:
