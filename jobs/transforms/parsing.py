@@ -13,13 +13,16 @@ from pyspark.sql import functions as F
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 US_DATE = r"^\d{1,2}/\d{1,2}/\d{4}$"
-EMAIL = r'^[^@\s"(),:;<>\[\]\\]+@([^@\s"(),.:;<>\[\]\\]+\.)+[^@\s"(),.:;<>\[\]\\]+$'
+# Java's \s is the white space of ASCII, and its $ stands before a last U+0085 or U+2028, too. An address with a blank
+# that nobody sees would be another user.
+UNSEEN = r"\x01-\x20\x7f-\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
+EMAIL = rf'^[^@{UNSEEN}"(),:;<>\[\]\\]+@([^@{UNSEEN}"(),.:;<>\[\]\\]+\.)+[^@{UNSEEN}"(),.:;<>\[\]\\]+\z'
 ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
 US_DATE_TIME = r"^\d{1,2}/\d{1,2}/(?!0000)\d{4} \d{1,2}:\d{2}(:\d{2})?$"
 HASHED = (
     r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{64}"
     r"|\$2[abxy]?\$\d{2}\$[./A-Za-z0-9]{53}"
-    r"|\$argon2(id|i|d)\$(v=\d+\$)?m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{16,172})$"
+    r"|\$argon2(id|i|d)\$(v=\d+\$)?m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{16,172})\z"
 )
 
 

@@ -200,6 +200,15 @@ EMAILS = {
     "Ann <ann@example.com>": None,
     "ann@[192.168.0.1]": None,
     "ann@@example.com": None,
+    "ann@example.com\u0085": None,
+    "ann@example.com\u2028": None,
+    "ann@example.com\u200b": None,
+    "ann\u00a0lee@example.com": None,
+    "ann@exam\u3000ple.com": None,
+    "ann\u200d@example.com": "ann\u200d@example.com",
+}
+HASHES = {"5f4dcc3b5aa765d61d8327deb882cf99": "5f4dcc3b5aa765d61d8327deb882cf99"} | {
+    f"5f4dcc3b5aa765d61d8327deb882cf99{end}": None for end in ("\u0085", "\u2028", "0")
 }
 
 
@@ -213,6 +222,7 @@ EMAILS = {
         pytest.param(parsing.identifier, IDENTIFIERS, id="identifier"),
         pytest.param(parsing.iso_date, DATES, id="iso_date"),
         pytest.param(parsing.email_address, EMAILS, id="email_address"),
+        pytest.param(parsing.password_hash, HASHES, id="password_hash"),
     ],
 )
 def test_parsing(spark: SparkSession, parser: Parser, table: dict[str, Any]) -> None:
