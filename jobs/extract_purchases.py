@@ -119,7 +119,10 @@ def _columns() -> sql.Composable:
 
 def _connect(url: str) -> Any:
     try:
-        connection = psycopg2.connect(url, connect_timeout=10, application_name="user-analytics extract")
+        # COPY writes a file in the client's encoding, by default the database's own.
+        connection = psycopg2.connect(
+            url, connect_timeout=10, application_name="user-analytics extract", client_encoding="UTF8"
+        )
     except psycopg2.Error as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"SOURCE_URL={without_password(url)}: {reason}") from None

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from jobs import console, extract_purchases
 from jobs.lake.archive import archive
+from jobs.lake.objects import LocalStore
 from tests.staging import RawZone
 
 pytestmark = pytest.mark.integration
@@ -104,6 +105,20 @@ def main(tmp_lake: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return extract_purchases.main(list(arguments))
 
     return call
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "UTF8"])
+def test_files_are_utf_8_whatever_the_encodings_of_source_and_client(
+    tmp_path: Path, make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    url = make_database("template0", f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'")
+    execute(url, TABLE.replace("'ünï'", "U&'\\00fcn\\00ef'"))
+    if encoding == "UTF8":
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    store = LocalStore(tmp_path)
+    extract_purchases.extract_purchases(store, url, "retail.user_purchase", date(2024, 5, 1), parts=1)
+    (file,) = store.list("raw/purchases")
+    assert "lit\nünï" in (tmp_path / file.path).read_text(encoding="utf-8")
 
 
 def test_what_is_wrong_with_the_source_is_said_in_one_line_without_a_secret(
