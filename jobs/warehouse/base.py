@@ -137,7 +137,10 @@ class Warehouse(Protocol):
         """
 
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
-        """Count, sums of the measures and hash of the keys of each table, computed in the warehouse."""
+        """Count, sums of the measures and hash of the keys of each table, computed in the warehouse.
+
+        A measure that was declared since the table was published has no sum.
+        """
 
     def counts(self, names: Sequence[str]) -> dict[str, int]:
         """The number of rows of each table."""

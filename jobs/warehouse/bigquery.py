@@ -120,23 +120,25 @@ class BigQueryWarehouse:
 
     @told("plan")
     def plan(self, load: Load) -> Plan:
-        target = self._name(load.table.name)
-        source = empty_rows(staged_fields(load.table, load.whole))
-        if load.whole:
-            strategy, statements = "replace", replace_statements(load.table, target, source)
-        else:
-            span = _span(load)
-            strategy, statements = "merge", [merge_statement(load.table, target, source, span)]
+        target, stage = self._name(load.table.name), self._name(f"_stage_{load.table.name}")
+        span = None if load.whole else _span(load)
+
+        def statements(table: Table, source: str) -> list[str]:
+            if load.whole:
+                return replace_statements(table, target, source)
+            return [merge_statement(table, target, source, span)]
+
         client, config = self.connection.client(), bigquery.QueryJobConfig(dry_run=True)
         read = 0
-        # A table that is not there yet has nothing that could be read.
+        # A table that is not there yet has nothing that could be read, nor has a column; asked for, it is an error.
         with suppress(NotFound):
-            client.get_table(self.dataset.table(load.table.name))
+            there = client.get_table(self.dataset.table(load.table.name)).schema
+            table = load.table.among([field.name for field in there])
             read = sum(
-                client.query(text, job_config=config).total_bytes_processed or 0 for text in statements
+                client.query(text, job_config=config).total_bytes_processed or 0
+                for text in statements(table, empty_rows(staged_fields(table, load.whole)))
             )
-        stage = full_name(self.dataset.table(f"_stage_{load.table.name}"))
-        return Plan(strategy, tuple(text.replace(source, stage) for text in statements), read)
+        return Plan("replace" if load.whole else "merge", tuple(statements(load.table, stage)), read)
 
     @contextmanager
     def publishing(self) -> Iterator[BigQueryPublication]:
@@ -191,7 +193,9 @@ class BigQueryWarehouse:
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
         client = self.connection.client()
         found: dict[str, Measures] = {}
-        for table in tables:
+        for declared in tables:
+            there = client.get_table(self.dataset.table(declared.name)).schema
+            table = declared.among([field.name for field in there])
             names = [ROW_COUNT, *(f"sum({name})" for name in table.measures), KEY_HASH]
             rows = client.query(measures_query(table, self._name(table.name))).result()
             found[table.name] = dict(zip(names, next(iter(rows)).values(), strict=True))

@@ -7,8 +7,8 @@ them and writes each engine's own dialect.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -155,6 +155,10 @@ class Table:
             and len(self.primary_key) == 1
             and kinds[self.primary_key[0]].is_type(exp.DataType.Type.UUID)
         )
+
+    def among(self, names: Collection[str]) -> Table:
+        """The table with those of its columns that are among these."""
+        return replace(self, columns=tuple(column for column in self.columns if column.name in names))
 
     def spark_schema(self) -> T.StructType:
         """The schema of the table's Delta form; texts without length, identifiers as text."""

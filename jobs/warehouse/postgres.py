@@ -211,7 +211,8 @@ class PostgresWarehouse:
     @told("measure")
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
         with self._connected() as connection, connection.cursor() as cursor:
-            return {table.name: self._measure(cursor, table) for table in tables}
+            there = PostgresPublication(connection, self.url, self.schema)
+            return {t.name: self._measure(cursor, t.among(there._columns(cursor, t.name))) for t in tables}
 
     def _measure(self, cursor: Any, table: Table) -> Measures:
         # Before PostgreSQL 14, `extract` gives doubles: exact for seconds, and for the microseconds of a minute.

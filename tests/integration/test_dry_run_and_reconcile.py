@@ -149,6 +149,27 @@ def test_a_version_that_changes_no_row(shop: Shop, capsys: pytest.CaptureFixture
     assert shop.plan() == {}
 
 
+@pytest.mark.parametrize("strategy", ["merge", "replace"])
+def test_a_declared_column_that_is_not_published_yet(
+    shop: Shop, declare: Callable[..., None], strategy: str
+) -> None:
+    shop.add(1, 2)
+    shop.publish()
+    declare(MART, lambda text: text.replace("  PRIMARY KEY", "  points BIGINT COMMENT 'New',\n  PRIMARY KEY"))
+    # The mart does not have it either.
+    assert shop.differences() == {MART: []}
+    shop.mart(MART).ensure()
+    shop.change("UPDATE {mart} SET points = 5 WHERE customer_id = 'c1'")
+    ((load, _, plan),) = dry_run(shop.run(), shop.warehouse, strategy)
+    assert load.whole == (strategy == "replace")
+    assert "points" in "".join(plan.statements)
+    assert shop.differences() == {MART: []}
+    shop.publish()
+    assert shop.differences()[MART] == []
+    shop.execute("UPDATE {mart} SET points = 6 WHERE customer_id = 'c1'")
+    assert shop.differences()[MART] == ["sum(points) is 6, the lake has 5"]
+
+
 def test_a_mart_that_was_made_anew_is_not_published_yet(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -232,6 +232,7 @@ def test_an_added_column_gets_its_comment(server: FakeBigQuery) -> None:
 
 def test_a_plan_asks_for_the_bytes_and_runs_nothing(server: FakeBigQuery) -> None:
     warehouse = BigQueryWarehouse("bigquery://my-project/analytics", server.connection)
+    server.columns = [f.to_api_repr() for f in bigquery_table(tables()["dim_users"], DATASET).schema]
     rows = arrow_rows("dim_users", [], whole=False)
     plan = warehouse.plan(Load(tables()["dim_users"], rows, False, Published("a", 2), {"row_count": 1}))
     assert plan.bytes == 1048576
@@ -245,6 +246,18 @@ def test_a_plan_asks_for_the_bytes_and_runs_nothing(server: FakeBigQuery) -> Non
     assert plan.statements[0].startswith(
         "MERGE `my-project`.`analytics`.`dim_users` AS t USING `my-project`.`analytics`.`_stage_dim_users` AS s ON"
     )
+
+
+def test_a_plan_asks_for_the_bytes_of_columns_that_are_there(server: FakeBigQuery) -> None:
+    declared = bigquery_table(tables()["users"], DATASET).schema
+    server.columns = [field.to_api_repr() for field in declared if field.name != "isp_name"]
+    warehouse = BigQueryWarehouse("bigquery://my-project/analytics", server.connection)
+    for whole in (True, False):
+        rows = arrow_rows("users", [], whole)
+        plan = warehouse.plan(Load(tables()["users"], rows, whole, Published("a", 2), {"row_count": 1}))
+        assert "`isp_name`" in "".join(plan.statements)
+    assert [query["query"]["query"].split()[0] for query in server.queries] == ["DELETE", "INSERT", "MERGE"]
+    assert "isp_name" not in str(server.queries)
 
 
 def test_views_name_their_tables_in_full() -> None:
