@@ -137,7 +137,7 @@ class PublishScript:
         """(name, expression over the table, what it has to give) of every check."""
         table = load.table
         checks: list[tuple[str, str, Decimal | int | None]] = [
-            (name, "COUNT(*)" if name == ROW_COUNT else f"SUM({quoted(name[4:-1])})", expected)
+            (name, "COUNT(*)" if name == ROW_COUNT else sum_of(name[4:-1]), expected)
             for name, expected in load.expected.items()
         ]
         for kind, columns in [("primary key", table.primary_key), *(("unique", u) for u in table.unique)]:
@@ -171,8 +171,8 @@ class PublishScript:
 
     def _failed(self, found: str, load: Load) -> str:
         return " OR ".join(
-            f"CAST(JSON_VALUE({found}, '$.c{number}') AS NUMERIC) IS DISTINCT FROM "
-            + ("NULL" if expected is None else f"NUMERIC '{number_text(expected)}'")
+            f"CAST(JSON_VALUE({found}, '$.c{number}') AS BIGNUMERIC) IS DISTINCT FROM "
+            + ("NULL" if expected is None else f"BIGNUMERIC '{number_text(expected)}'")
             for number, (_, _, expected) in enumerate(self._checks(load))
         )
 
@@ -216,10 +216,15 @@ def measures_query(table: Table, name: str) -> str:
     bits = f"CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(CONCAT({key}))), 1, 15)) AS INT64)"
     values = [
         "COUNT(*)",
-        *(f"SUM({quoted(column)})" for column in table.measures),
+        *map(sum_of, table.measures),
         f"SUM(CAST({bits} AS BIGNUMERIC))",
     ]
     return f"SELECT {', '.join(f'{value} AS c{number}' for number, value in enumerate(values))} FROM {name}"
+
+
+def sum_of(column: str) -> str:
+    """The sum of a measure: that of integers has to be one itself in BigQuery, or is an error."""
+    return f"SUM(CAST({quoted(column)} AS BIGNUMERIC))"
 
 
 def partition_span(table: Table) -> tuple[str, str]:

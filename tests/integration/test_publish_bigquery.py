@@ -19,6 +19,7 @@ from jobs.errors import CheckFailed, ConfigurationError, UserAnalyticsError
 from jobs.warehouse.base import Check, Load, Published
 from jobs.warehouse.bigquery import BigQueryWarehouse
 from jobs.warehouse.bigquery_load import Scratch
+from jobs.warehouse.bigquery_script import measures_query
 from jobs.warehouse.declarations import tables, views
 from tests.bigquery_emulator import BigQueryEmulator
 from tests.shops import EAST, NORTH, SHOPS, SOUTH, Publisher, sale_id
@@ -196,6 +197,20 @@ def test_values_arrive_as_they_are(shop: Shop) -> None:
     sales += [(*sale(300, 1, None)[:-2], 5e-324, [])]
     shop.whole(sales=sales)
     assert shop.content()["sales"] == sales
+
+
+def test_a_sum_of_integers_may_be_larger_than_any_of_them(
+    shop: Shop, shop_declarations: Callable[..., None]
+) -> None:
+    shop_declarations("shops", lambda text: text.replace("  PRIMARY KEY", "  pieces BIGINT,\n  PRIMARY KEY"))
+    shop.views, largest = [], 2**63 - 1
+    shops, total = [(*NORTH, largest), (*SOUTH, largest)], 2 * largest
+    checks = shop.commit(shop.load("shops", shops, True, 2, pieces=str(total)))
+    assert ("sum(pieces)", str(total)) in [(check.name, check.found) for check in checks]
+    assert shop.warehouse.measures([tables()["shops"]])["shops"]["sum(pieces)"] == total
+    assert shop.query("SELECT * FROM {shops} ORDER BY 1") == shops
+    # The emulator gives a sum that BigQuery refuses to.
+    assert "SUM(CAST(`pieces` AS BIGNUMERIC))" in measures_query(tables()["shops"], "shops")
 
 
 def test_a_new_column_is_added_in_place_and_anything_else_stops(
