@@ -145,7 +145,8 @@ class BigQueryWarehouse:
         with told("publish"):
             client = self.connection.client()
             wanted = bigquery.Dataset(self.dataset)
-            wanted.location, wanted.labels = self.connection.location, LABELS
+            # Its location is the client's; without one, BigQuery's default, which a null in the request is not.
+            wanted.labels = LABELS
             dataset = _make(lambda: client.get_dataset(self.dataset), lambda: client.create_dataset(wanted))
             states = bigquery.Table(self.dataset.table(STATES), STATE_FIELDS)
             states.labels = LABELS
@@ -290,12 +291,14 @@ class BigQueryPublication:
         if missing:
             # An update of what was there before the columns would be refused.
             there = self.client.get_table(wanted.reference)
-        if {f.name: f.description for f in there.schema} != {c.name: c.comment for c in table.columns}:
+        comments = {field.name: field.description for field in there.schema}
+        if there.description != table.comment or comments != {c.name: c.comment for c in table.columns}:
             order = [field.name for field in there.schema]
             there.schema = sorted(
                 wanted.schema, key=lambda f: order.index(f.name) if f.name in order else len(order)
             )
-            self.client.update_table(there, ["schema"])
+            there.description = table.comment
+            self.client.update_table(there, ["schema", "description"])
 
     def _forget(self, table: Table) -> None:
         """Delete the state of a table that somebody dropped."""

@@ -228,8 +228,6 @@ def test_the_commands(shop: Shop, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     monkeypatch.setenv("WAREHOUSE_URL", shop.settings.warehouse_url)
     if isinstance(shop.warehouse, BigQueryWarehouse):
         monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", str(shop.warehouse.connection.endpoint))
-        # The emulator cannot make a dataset whose location is left to BigQuery.
-        monkeypatch.setenv("BIGQUERY_LOCATION", str(shop.warehouse.connection.location))
     shop.add(1)
     assert main(["publish", "--dry-run"]) == 0
     assert MART in capfd.readouterr().out

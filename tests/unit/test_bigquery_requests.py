@@ -9,6 +9,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
@@ -48,6 +49,8 @@ class FakeBigQuery(ThreadingHTTPServer):
         self.uploads: list[dict[str, Any]] = []
         self.queries: list[dict[str, Any]] = []
         self.columns: list[dict[str, Any]] = []
+        self.description: str | None = None
+        self.datasets: list[dict[str, Any]] = []
         self.etag = 1
 
     @property
@@ -63,11 +66,18 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "tables":
             self.answer_table(name)
             return
+        if kind == "datasets":
+            self.answer(404, {"error": {"code": 404, "message": f"Not found: Dataset {name}"}})
+            return
         self.server.requests.append(f"get {name}")
         self.answer(200, self.server.jobs[name])
 
     def do_POST(self) -> None:
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("/datasets?prettyPrint=false"):
+            self.server.datasets.append(job)
+            self.answer(200, {"location": "US", **job})
+            return
         if self.path.endswith("/queries?prettyPrint=false"):
             self.server.etag += 1
             (name,) = re.findall(r"ADD COLUMN IF NOT EXISTS `(\w+)` INT64$", job["query"])
@@ -106,13 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(412, {"error": {"code": 412, "message": "Precondition check failed."}})
             return
         self.server.etag += 1
-        self.server.columns = body["schema"]["fields"]
+        self.server.columns, self.server.description = body["schema"]["fields"], body["description"]
         self.answer_table(urlsplit(self.path).path.rsplit("/", 1)[1])
 
     def answer_table(self, name: str) -> None:
         reference = {"projectId": "my-project", "datasetId": "analytics", "tableId": name}
-        schema = {"fields": self.server.columns}
-        self.answer(200, {"tableReference": reference, "etag": str(self.server.etag), "schema": schema})
+        about = {"schema": {"fields": self.server.columns}, "description": self.server.description}
+        self.answer(200, {"tableReference": reference, "etag": str(self.server.etag), **about})
 
     def answer(self, status: int, body: dict[str, Any]) -> None:
         text = json.dumps(body).encode()
@@ -228,6 +238,31 @@ def test_an_added_column_gets_its_comment(server: FakeBigQuery) -> None:
     (added,) = [field for field in declared if field["name"] == "device_key"]
     assert added["description"]
     assert server.columns == [field for field in declared if field != added] + [added]
+
+
+def test_comments_follow_their_declaration(server: FakeBigQuery) -> None:
+    table = tables()["dim_users"]
+    declared = [field.to_api_repr() for field in bigquery_table(table, DATASET).schema]
+    server.columns, server.description = declared, "what it said in an earlier release"
+    BigQueryPublication(server.connection, DATASET)._ensure(table)
+    assert (server.columns, server.description, server.etag) == (declared, table.comment, 2)
+    server.columns = [{**field, "description": "something else"} for field in declared]
+    BigQueryPublication(server.connection, DATASET)._ensure(table)
+    assert (server.columns, server.description, server.etag) == (declared, table.comment, 3)
+    BigQueryPublication(server.connection, DATASET)._ensure(table)
+    assert server.etag == 3, "nothing differs, nothing is sent"
+
+
+@pytest.mark.parametrize("location", ["EU", None])
+def test_a_dataset_is_made_where_it_should_be_or_where_bigquery_likes(
+    server: FakeBigQuery, location: str | None
+) -> None:
+    connection = replace(server.connection, location=location)
+    with BigQueryWarehouse("bigquery://my-project/analytics", connection).publishing() as publication:
+        assert publication.connection.location == (location or "US")
+    (asked,) = server.datasets
+    # A null is no location: the emulator refuses it.
+    assert asked.get("location", "not asked for") == (location or "not asked for")
 
 
 def test_a_plan_asks_for_the_bytes_and_runs_nothing(server: FakeBigQuery) -> None:
