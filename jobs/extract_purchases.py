@@ -25,6 +25,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import DATE
 
 from jobs.console import UploadProgress, log
 from jobs.context import day, job_main, open_run, parser, whole_number
@@ -56,7 +57,9 @@ def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts
         with main.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
-                cursor.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(_columns(), name))
+                names = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+                cursor.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(names, name))
+                columns = _columns(cursor.description)
             except psycopg2.Error as error:
                 raise ConfigurationError(f"SOURCE_URL, table {table}: {str(error).splitlines()[0]}") from None
             # The other connections look at the table as this one sees it.
@@ -64,7 +67,7 @@ def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts
             snapshot = cursor.fetchone()[0]
 
         def extract(part: int) -> int:
-            return _extract_part(store, url, name, snapshot, day, part, parts)
+            return _extract_part(store, url, name, columns, snapshot, day, part, parts)
 
         with ThreadPoolExecutor(parts) as pool:
             rows = sum(pool.map(extract, sorted({*range(parts), *_parts_there(store, day)})))
@@ -73,13 +76,20 @@ def extract_purchases(store: ObjectStore, url: str, table: str, day: date, parts
 
 
 def _extract_part(
-    store: ObjectStore, url: str, table: sql.Identifier, snapshot: str, day: date, part: int, parts: int
+    store: ObjectStore,
+    url: str,
+    table: sql.Identifier,
+    columns: sql.Composable,
+    snapshot: str,
+    day: date,
+    part: int,
+    parts: int,
 ) -> int:
     query = sql.SQL(
         "COPY (SELECT {} FROM {} "
         "WHERE mod(hashtext(coalesce(invoice_number::text, ''))::bigint + 2147483648, {}) = {}) "
         "TO STDOUT (FORMAT csv, HEADER)"
-    ).format(_columns(), table, sql.Literal(parts), sql.Literal(part))
+    ).format(columns, table, sql.Literal(parts), sql.Literal(part))
     with tempfile.TemporaryDirectory(prefix="extract-") as folder:
         file = Path(folder) / f"part-{part:03d}.csv"
         with _connect(url) as connection, connection.cursor() as cursor, file.open("wb") as out:
@@ -113,8 +123,14 @@ def _parts_there(store: ObjectStore, day: date) -> list[int]:
     return [int(part[1]) for part in found if part]
 
 
-def _columns() -> sql.Composable:
-    return sql.SQL(", ").join(sql.Identifier(name) for name in COLUMNS)
+def _columns(described: Sequence[Any]) -> sql.Composable:
+    """What to select of the columns as the server describes them: a date is its midnight, as the feed wants a time."""
+    return sql.SQL(", ").join(
+        sql.SQL("{0}::timestamp AS {0}" if column.type_code == DATE else "{0}").format(
+            sql.Identifier(column.name)
+        )
+        for column in described
+    )
 
 
 def _connect(url: str) -> Any:

@@ -94,6 +94,17 @@ def test_every_row_is_in_a_part_and_what_fewer_parts_leave_over_has_none(
         assert zone.counts()[f"extract/2024-05-01/part-00{part}.csv"] == (0, 0, 0, 0)
 
 
+def test_a_date_is_its_midnight(spark: SparkSession, tmp_lake: str, warehouse_url: str) -> None:
+    execute(warehouse_url, TABLE.replace("invoice_date timestamptz", "invoice_date date"))
+    zone = RawZone(spark, tmp_lake, "purchases")
+    extract_purchases.extract_purchases(
+        zone.store, warehouse_url, "retail.user_purchase", date(2024, 5, 1), parts=2
+    )
+    assert zone.stage().total("accepted") == 100
+    days = {str(row[1]) for row in zone.rows("invoice_number", "invoice_date") if row[0] in "12"}
+    assert days == {"2010-12-01 00:00:00"}
+
+
 @pytest.fixture
 def main(tmp_lake: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The job's main with a SOURCE_URL."""
