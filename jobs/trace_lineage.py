@@ -162,6 +162,11 @@ def _one_row(mart: DataFrame, table: str, key: Mapping[str, str]) -> Row:
             raise ConfigurationError(
                 f"--key {name}: not a column of {table}; its key is {', '.join(declared(table).primary_key)}"
             )
+        if isinstance(types[name], T.ArrayType):
+            raise ConfigurationError(
+                f"--key {name}: a list, which is not looked for; the key of {table} is "
+                f"{', '.join(declared(table).primary_key)}"
+            )
         rows = rows.where(F.col(name) == F.lit(text).try_cast(types[name]))
     is_time = {name: isinstance(kind, T.TimestampType) for name, kind in types.items()}
     as_read = [F.unix_micros(n).alias(n) if is_time[n] else F.col(n) for n in types]

@@ -119,7 +119,7 @@ def test_rows_of_the_first_and_the_last_second(spark: SparkSession, tmp_lake: st
 
 
 def test_one_row_of_every_other_mart(
-    spark: SparkSession, tmp_lake: str, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, tmp_lake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lake = Lake(spark, tmp_lake)
     model = shipped_model(spark)
@@ -168,6 +168,10 @@ def test_one_row_of_every_other_mart(
     assert files("users_history", "last_name = 'Lee'") == [("users", "1", 1, this), ("users", "2", 1, other)]
     assert files("events", "NOT is_clash") == [("events", "1", 1, "")]
     assert files("events", "is_clash") == [("events", "2", 1, "")]
+    monkeypatch.setenv("LAKE_URI", tmp_lake)
+    for table, column in (("events", "tags"), ("movie_review", "top_terms")):
+        assert main(["lineage", table, "--key", f"{column}=x"]) == 2
+        assert f"--key {column}: a list, which is not looked for" in capsys.readouterr().err
     others = "other orders of the customer, for the segment"
     assert files("customer_orders", "order_id = 'o1'") == [
         ("orders", "2", 1, "the order"),
