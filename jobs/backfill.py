@@ -25,7 +25,7 @@ from jobs.console import log
 from jobs.context import RunContext, add_warn_only, day, job_main, open_run, parser
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
-from jobs.lake.archive import ARCHIVE, how_to_restore
+from jobs.lake.archive import ARCHIVE, as_raw, how_to_restore
 from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.objects import RawFile
 from jobs.lake.rereading import read_again
@@ -109,12 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name: files_between(files, options.first, options.last) for name, files in listed.items()
             }
             chosen = {name: files for name, files in chosen.items() if files}
+            # One that is in `raw/`, too, was corrected since.
+            there = {file.path for files in listed.values() for file in files}
             away = [
                 file.path
                 for name in options.feeds
                 for file in files_between(
                     list(run.store.list(f"{ARCHIVE}/{name}")), options.first, options.last
                 )
+                if as_raw(file.path) not in there
             ]
             if away:
                 log.warning("backfill: archived and not read: %s; %s", ", ".join(away), how_to_restore(away))

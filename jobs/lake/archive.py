@@ -113,20 +113,25 @@ def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
 
 
 def require_all_there(
-    store: ObjectStore, feed: Feed, new: Sequence[RawFile], history: Sequence[LedgerEntry]
+    store: ObjectStore,
+    feed: Feed,
+    listed: Sequence[RawFile],
+    new: Sequence[RawFile],
+    history: Sequence[LedgerEntry],
 ) -> None:
     """Raise UserAnalyticsError when a file that has to be read beside others is archived.
 
     See `jobs.lake.ledger.paths_beside`. A file that was written anew without being another delivery is no such case.
-    new: as `jobs.lake.ledger.new_files` gives them, without those that are read only beside them.
+    listed: the feed's files below `raw/`. new: as `jobs.lake.ledger.new_files` gives them, without those that are read
+    only beside them.
     """
     current = by_path(history)
     delivered = [f for f in new if f.path not in current or current[f.path].version != REWRITTEN]
     beside = paths_beside(history, delivered, feed.last_stays)
     if not beside:
         return
-    # Of a file that is read now, its older version is not needed.
-    needed = sorted(beside & (archived(store, feed.name) - {file.path for file in new}))
+    # Of a file that is there, too, its correction, the older version is not needed.
+    needed = sorted(beside & (archived(store, feed.name) - {file.path for file in listed}))
     if needed:
         raise UserAnalyticsError(
             f"stage {feed.name}: a file that was staged before, or is older than others, is read, and beside it files "

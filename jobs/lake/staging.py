@@ -160,7 +160,7 @@ def _stage(
 
     files = inspected(new_files(listed, history, reread, unsettled))
     new = [file.file for file in files]
-    require_all_there(run.store, feed, new, history)
+    require_all_there(run.store, feed, listed, new, history)
     files += inspected(files_beside(listed, history, new, feed.last_stays))
     size = sum(file.size for file in names_of)
     log.info("stage %s: %d file(s), %s bytes to read", feed.name, len(names_of), f"{size:,}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -229,6 +230,17 @@ def test_reset_and_backfill(
     assert feed["feed"] == "logs"
     assert "raw/logs/2024-03-02.jsonl" in feed["files"]
     assert state() == before
+
+    # What is in the archive only is named; not so the older version of what was read.
+    archived = Path(logs.settings.lake_uri) / "archive" / "logs"
+    archived.mkdir(parents=True)
+    for name in ("2024-03-02.jsonl", "2024-03-02-b.jsonl"):
+        (archived / name).write_text(json_lines(event("ann")))
+    capsys.readouterr()
+    days = ["--from", "2024-03-02", "--to", "2024-03-02"]
+    assert main(["backfill", *days, "--feeds", "logs", "--max-rejected", "1"]) == 0
+    assert "archived and not read: archive/logs/2024-03-02-b.jsonl; " in capsys.readouterr().err
+    shutil.rmtree(archived)
 
     # Without its file, what a feed brought would be lost: that is said, and stays out.
     (logs.folder / "2024-03-02.jsonl").unlink()

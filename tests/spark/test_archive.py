@@ -85,9 +85,13 @@ def test_the_correction_of_an_archived_file_needs_the_others_only(spark: SparkSe
     zone.put({"a.jsonl": json_lines(event("ann"), event("ann"))})
     zone.stage()
     archive(zone.run(), "logs", DAY_3)
-    zone.put({"a.jsonl": json_lines(event("bob"))}, 2)
+    zone.put({"a.jsonl": json_lines(event("bob"), event("bob")), "b.jsonl": json_lines(event("cid"))}, 2)
     zone.stage()
-    assert zone.rows("user_id") == [("bob",)]
+    assert zone.rows("user_id") == [("bob",), ("cid",)]
+    # That of another one: a is read beside it as it is in raw/, and not asked for.
+    zone.put({"b.jsonl": json_lines(event("dan"))}, 3)
+    zone.stage()
+    assert zone.rows("user_id") == [("bob",), ("dan",)]
 
 
 class Interrupted(LocalStore):
