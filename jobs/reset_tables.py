@@ -87,7 +87,8 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
         known = [entry for entry in by_path(history).values() if entry.status != FORGOTTEN]
         with run.locks.hold("staging/_ingested_files"):
             ledger.write(forgotten(entry, batch, run.run_id) for entry in known)
-        run.note_table_written(ledger.table)
+        if known:
+            run.note_table_written(ledger.table)
         quarantine = quarantine_table(run)
         if quarantine.exists():
             nothing = local_rows(run.spark, [], SCHEMA)

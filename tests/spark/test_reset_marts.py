@@ -37,6 +37,14 @@ def test_marts_are_made_anew_with_the_same_rows_and_keys(spark: SparkSession, tm
     assert lake.mart("fact_user_actions").table_id() != identity
 
 
+def test_a_feed_is_reset_of_which_nothing_was_ever_read(spark: SparkSession, tmp_path: Path) -> None:
+    lake = Lake(spark, tmp_path)
+    run = lake.run()
+    with run.step("reset logs"):
+        assert forget_feed(run, FEEDS["logs"]) == 0
+    assert lake.staged().few_count() == 0
+
+
 def test_marts_let_go_of_feeds_that_are_reset_when_their_files_are_gone(
     spark: SparkSession, tmp_path: Path
 ) -> None:
