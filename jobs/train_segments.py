@@ -10,6 +10,8 @@ Example:  spark-submit jobs/train_segments.py --seed 7
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -56,10 +58,17 @@ def train_segments(run: RunContext, seed: int = SEED) -> bool:
     return True
 
 
+def seed(text: str) -> int:
+    """A seed as Spark takes it, a whole number of 64 bits, for argparse."""
+    if not re.fullmatch(r"[+-]?\d{1,19}", text) or not -(2**63) <= int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 64 bits")
+    return int(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the arguments are those of `--help`."""
     arguments = parser(__doc__, "train-segments")
-    arguments.add_argument("--seed", type=int, default=SEED, help="of the forest (default: %(default)s)")
+    arguments.add_argument("--seed", type=seed, default=SEED, help="of the forest (default: %(default)s)")
     options = arguments.parse_args(argv)
 
     def body() -> None:

@@ -113,6 +113,7 @@ def test_arguments_are_strict(arguments: list[str], capsys: pytest.CaptureFixtur
         (["quarantine", "--sample", "few"], "'few' is not a whole number"),
         (["maintain", "--keep-days", "6"], "'6' is not a whole number from 7 to 36,500"),
         (["maintain", "--keep-days", "99999999999"], "from 7 to 36,500"),
+        (["train-segments", "--seed", str(2**63)], "is not a whole number of 64 bits"),
         (["archive", "--older-than", "99999999999"], "from 0 to 36,500"),
         (["archive", "--older-than", "-1"], "from 0 to 36,500"),
         (["extract-purchases", "--parts", "65"], "from 1 to 64"),
