@@ -110,7 +110,9 @@ with DAG(
         "month": Param(
             None,
             type=["null", "string"],
-            pattern=r"^\d{4}-\d{2}$",
+            # No others than the job takes: with those it would end, be tried again, and again.
+            pattern="^[0-9]{4}-(0[1-9]|1[0-2])$",
+            maxLength=7,
             description="Events of this month only, YYYY-MM",
         ),
         "warehouse": Param(WAREHOUSE, enum=[WAREHOUSE, BIGQUERY], description="Connection of the warehouse"),

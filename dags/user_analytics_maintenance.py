@@ -24,7 +24,11 @@ with DAG(
         "retry_delay": timedelta(minutes=5),
         "execution_timeout": timedelta(hours=6),
     },
-    params={"keep_days": Param(30, type="integer", minimum=7, description="Days of history to keep")},
+    params={
+        "keep_days": Param(
+            30, type="integer", minimum=7, maximum=36_500, description="Days of history to keep"
+        )
+    },
     tags=["user-analytics", "spark", "maintenance"],
 ):
     SparkJobOperator(

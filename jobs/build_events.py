@@ -110,7 +110,7 @@ def _count_other_months(changes: SourceChanges, month: str, detail: list[str] | 
 
 def month_name(text: str) -> str:
     """`YYYY-MM`, for argparse."""
-    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text):
+    if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a month such as 2024-03")
     return text
 

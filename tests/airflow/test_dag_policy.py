@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.build_events import month_name
 from jobs.feeds import FEEDS
+from jobs.maintain_lake import LEAST_KEEP_DAYS, MOST_KEEP_DAYS
 from jobs.run_all import MARTS
 from jobs.warehouse.declarations import tables
 
@@ -111,6 +114,47 @@ def test_every_application_exists_and_takes_its_arguments(
 
 def test_a_month_is_handed_to_the_job_that_takes_one(jobs_tasks: dict[str, dict[str, Any]]) -> None:
     assert jobs_tasks["user_analytics.marts.build_events"]["arguments"] == ["--month=2024-03"]
+
+
+# Says for each (DAG, parameter, value) whether a run with it could be asked for.
+PARAMETERS = """
+import json, sys
+from pathlib import Path
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.sdk.exceptions import ParamValidationError
+folder = Path(sys.argv[1])
+dags = BundleDagBag(bundle_path=folder, dag_folder=folder, bundle_name="dags").dags
+taken = []
+for dag_id, name, value in json.loads(sys.argv[2]):
+    try:
+        dags[dag_id].params.get_param(name).resolve(value)
+        taken.append(True)
+    except ParamValidationError:
+        taken.append(False)
+Path(sys.argv[3]).write_text(json.dumps(taken))
+"""
+
+
+def test_parameters_are_those_that_the_jobs_take(airflow: Airflow, tmp_path: Path) -> None:
+    months = ["2024-03", "2024-12", "2024-13", "2024-00", "2024-3", "2024-03\n", "٢٠٢٤-03", ""]
+    days = [LEAST_KEEP_DAYS - 1, LEAST_KEEP_DAYS, MOST_KEEP_DAYS, MOST_KEEP_DAYS + 1]
+    asked = [
+        *(("user_analytics", "month", month) for month in months),
+        *(("user_analytics_maintenance", "keep_days", number) for number in days),
+    ]
+    output = tmp_path / "taken.json"
+    done = airflow.run("python", "-c", PARAMETERS, str(ROOT / "dags"), json.dumps(asked), str(output))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    def is_month(text: str) -> bool:
+        try:
+            return bool(month_name(text))
+        except ArgumentTypeError:
+            return False
+
+    taken = [*map(is_month, months), False, True, True, False]
+    assert json.loads(output.read_text()) == taken
+    assert taken[:3] == [True, True, False]
 
 
 def all_before(name: str, tasks: dict[str, Any]) -> set[str]:
