@@ -54,7 +54,7 @@ class ObjectStore(Protocol):
     def check(self, make: bool = True) -> None:
         """Raise ConfigurationError if the lake cannot be reached or written with these settings.
 
-        make: a local folder is made where there is none; otherwise that is an error, too.
+        make: a local folder is made where there is none; otherwise that is an error, and one to read from is enough.
         """
 
     def list(self, prefix: str) -> Iterator[RawFile]:
@@ -152,8 +152,10 @@ class LocalStore:
             raise ConfigurationError(
                 f"LAKE_URI={str(self.root)!r}: cannot be used as a folder: {error.strerror}"
             ) from None
-        if not os.access(self.root, os.W_OK | os.X_OK):
-            raise ConfigurationError(f"LAKE_URI={str(self.root)!r}: no permission to write there")
+        # Who only looks may have no more than a copy, or a share, that is not to be written to.
+        needed, what = (os.W_OK, "write") if make else (os.R_OK, "read")
+        if not os.access(self.root, needed | os.X_OK):
+            raise ConfigurationError(f"LAKE_URI={str(self.root)!r}: no permission to {what} there")
 
     def list(self, prefix: str) -> Iterator[RawFile]:
         base = self.root / prefix

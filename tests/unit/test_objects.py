@@ -202,11 +202,14 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def anybody() -> Iterator[None]:
     """Without root's rights, where root runs the tests."""
     user = os.geteuid()
+    # The real one, too, which `os.access` asks about.
+    os.setreuid(user or 65534, -1)
     os.seteuid(user or 65534)
     try:
         yield
     finally:
         os.seteuid(user)
+        os.setreuid(user, -1)
 
 
 def filled(folder: Path, *names: str) -> Path:
@@ -239,6 +242,21 @@ def test_what_may_not_be_read_is_not_passed_over(store: LocalStore) -> None:
         with anybody(), pytest.raises(PermissionError, match=r"a\.json"):
             files_by_feed(folder)
     assert list(store.list("raw")) == []
+
+
+def test_a_lake_that_is_only_looked_at_need_not_be_writable() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        store, folder = LocalStore(Path(name)), filled(Path(name), "raw/logs/a.json")
+        folder.chmod(0o555)
+        with anybody():
+            store.check(make=False)
+            assert [file.path for file in store.list("raw")] == ["raw/logs/a.json"]
+            with pytest.raises(ConfigurationError, match="no permission to write there"):
+                store.check()
+        folder.chmod(0o333)
+        with anybody(), pytest.raises(ConfigurationError, match="no permission to read there"):
+            store.check(make=False)
+        folder.chmod(0o755)
 
 
 # -- which files are new -----------------------------------------------------------------------------------
