@@ -50,7 +50,7 @@ class SparkJobOperator(SparkSubmitOperator):
     job: file in jobs/. arguments: templates; those that render to nothing are left out.
     feeds: the task is skipped unless one of them is among the run's parameter `feeds`; empty for all runs.
     only_with: the task is skipped unless this parameter of the run is true.
-    needs_files: the task is skipped while this folder holds no file.
+    needs_files: the task is skipped while this folder holds no file, or hidden ones only.
     source: the job reads the database of `purchases_source`; the task is skipped where there is no such connection.
     """
 
@@ -84,7 +84,7 @@ class SparkJobOperator(SparkSubmitOperator):
             raise AirflowSkipException(f"not among the feeds of this run: {', '.join(self.feeds)}")
         if self.only_with and not params[self.only_with]:
             raise AirflowSkipException(f"{self.only_with} is not set")
-        if self.needs_files and not any(path.is_file() for path in Path(self.needs_files).rglob("*")):
+        if self.needs_files and not has_files(self.needs_files):
             raise AirflowSkipException(f"{self.needs_files}: no files")
         self.application_args = [argument for argument in self.application_args or [] if argument]
         with driver_environment(params.get("warehouse", WAREHOUSE), self.source):
@@ -95,6 +95,26 @@ class SparkJobOperator(SparkSubmitOperator):
                 if code and int(code[1]) == FINAL_EXIT_CODE:
                     raise AirflowFailException(str(error)) from None
                 raise
+
+
+def has_files(folder: str) -> bool:
+    """Whether there is something below a folder, if it is there, that `upload` would not leave out as hidden.
+
+    Raises OSError for what may not be looked into, and for a file in the folder's place: skipped, nobody would notice.
+    """
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    def shown(names: list[str]) -> list[str]:
+        return [name for name in names if not name.startswith(("_", ".")) and not name.endswith("._COPYING_")]
+
+    for place, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = shown(folders)
+        if any(Path(place, name).is_file() for name in shown(files)):
+            return True
+    return False
 
 
 @contextmanager
