@@ -12,10 +12,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import sys
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,10 @@ GENERATED = {
 
 
 def unquoted(value: str) -> str:
-    """A value of .env as Compose and shells take it: quotes around it are not a part of it."""
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    """A value of .env as Compose and shells take it: without the quotes around it, and the comment behind it."""
+    if quoted := re.fullmatch(r"""(['"])(.*?)\1(\s+#.*)?""", value.strip()):
+        return quoted[2]
+    return re.split(r"\s#", value, maxsplit=1)[0].strip()
 
 
 def settings() -> dict[str, str]:
@@ -52,7 +56,7 @@ def settings() -> dict[str, str]:
     for line in SETTINGS.read_text().splitlines() if SETTINGS.is_file() else []:
         name, equals, value = line.partition("=")
         if equals and not name.startswith("#"):
-            found[name.strip()] = unquoted(value.strip())
+            found[name.strip().removeprefix("export ").lstrip()] = unquoted(value)
     return found | {
         name: value for name, value in os.environ.items() if name in found or name.endswith("_PORT")
     }
@@ -79,7 +83,7 @@ def print_addresses() -> int:
     there = settings()
 
     def port(name: str, default: int) -> str:
-        return there.get(name, str(default))
+        return there.get(name) or str(default)
 
     print(
         f"""
@@ -116,8 +120,12 @@ def trigger(dag_id: str) -> int:
     """Start a run and say what becomes of its tasks; what Airflow has begun goes on without this command."""
     try:
         return _follow(dag_id)
-    except (OSError, ValueError, KeyError) as error:  # no answer, or one of another program at this port
-        print(f"Airflow does not answer as expected ({error}); is the stack up? make up", file=sys.stderr)
+    # No answer, one that breaks off, or one of another program at this port.
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+        print(
+            f"Airflow does not answer as expected ({str(error).strip()}); is the stack up? make up",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("stopped; a run that was started goes on", file=sys.stderr)
@@ -127,7 +135,7 @@ def trigger(dag_id: str) -> int:
 def _follow(dag_id: str) -> int:
     there = settings()
     api = Api(
-        f"http://localhost:{there.get('AIRFLOW_PORT', '8080')}", there.get("AIRFLOW_ADMIN_PASSWORD", "")
+        f"http://localhost:{there.get('AIRFLOW_PORT') or '8080'}", there.get("AIRFLOW_ADMIN_PASSWORD", "")
     )
     run = _first_scheduled_run(api, dag_id) or api(
         "POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None}
@@ -174,13 +182,20 @@ def _first_scheduled_run(api: Api, dag_id: str) -> Any:
 
 def main(arguments: list[str]) -> int:
     """Run one of the commands above."""
-    match arguments:
-        case ["settings"]:
-            return write_settings()
-        case ["addresses"]:
-            return print_addresses()
-        case ["trigger", *dag] if len(dag) < 2:
-            return trigger(dag[0] if dag else DEFAULT_DAG)
+    try:
+        match arguments:
+            case ["settings"]:
+                return write_settings()
+            case ["addresses"]:
+                return print_addresses()
+            case ["trigger", *dag] if len(dag) < 2:
+                return trigger(dag[0] if dag else DEFAULT_DAG)
+    except (
+        OSError,
+        UnicodeDecodeError,
+    ) as error:  # another user's, as `sudo make up` leaves one, or not UTF-8
+        print(f"{SETTINGS} cannot be used: {error}", file=sys.stderr)
+        return 2
     print(__doc__, file=sys.stderr)
     return 2
 

@@ -34,6 +34,10 @@ class _Handler(BaseHTTPRequestHandler):
         server.said.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         code, body = server.answer(self.path)
         self.send_response(code)
+        if body is ...:
+            # More than comes, as of a server that is stopped meanwhile.
+            self.send_header("Content-Length", "1000")
+            body = None
         self.end_headers()
         self.wfile.write(json.dumps(body).encode() if body is not None else b"<html>")
 
@@ -70,18 +74,40 @@ def healthy(path: str) -> Answer:
     return 200, {"is_paused": False, "dag_run_id": "run", "state": "success"}
 
 
+@pytest.mark.parametrize("comment", ["", " # don't tell", "\t#"], ids=["alone", "comment", "tab"])
 @pytest.mark.parametrize("quote", ["", "'", '"'], ids=["plain", "single", "double"])
-def test_quotes_around_a_value_are_not_a_part_of_it(quote: str, tmp_path: Path, airflow: StandIn) -> None:
+def test_quotes_and_comments_are_no_part_of_a_value(
+    quote: str, comment: str, tmp_path: Path, airflow: StandIn
+) -> None:
     airflow.answer = healthy
-    done = trigger(tmp_path, airflow, f"{quote}my own{quote}")
+    done = trigger(tmp_path, airflow, f"{quote}my#own{quote}{comment}")
     assert done.returncode == 0, done.stderr
-    assert json.loads(airflow.said[0]) == {"username": "admin", "password": "my own"}
+    assert json.loads(airflow.said[0]) == {"username": "admin", "password": "my#own"}
+
+
+def test_a_password_that_is_there_is_not_made_again(tmp_path: Path) -> None:
+    """The last line of a name counts for Compose: one's own would not be the password any more."""
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(SCRIPT, tmp_path / "scripts")
+    (tmp_path / ".env").write_text("export POSTGRES_PASSWORD='my own'\nWAREHOUSE_PASSWORD= # to be made\n")
+    for _ in range(2):
+        subprocess.run([sys.executable, script, "settings"], check=True)
+    names = [line.partition("=")[0] for line in (tmp_path / ".env").read_text().splitlines()]
+    assert "POSTGRES_PASSWORD" not in names
+    assert names.count("WAREHOUSE_PASSWORD") == 2
+    assert names.count("SOURCE_PASSWORD") == 1
 
 
 @pytest.mark.parametrize(
     ("path", "answer"),
-    [("/auth/token", (200, None)), ("/auth/token", (200, {})), ("taskInstances", (502, {}))],
-    ids=["another program", "another answer", "later on"],
+    [
+        ("/auth/token", (200, None)),
+        ("/auth/token", (200, {})),
+        ("/auth/token", (200, [])),
+        ("taskInstances", (502, {})),
+        ("taskInstances", (200, ...)),
+    ],
+    ids=["another program", "another answer", "a list", "later on", "breaks off"],
 )
 def test_an_airflow_that_does_not_answer_is_one_line(
     path: str, answer: Answer, tmp_path: Path, airflow: StandIn
@@ -90,4 +116,14 @@ def test_an_airflow_that_does_not_answer_is_one_line(
     done = trigger(tmp_path, airflow, "any")
     assert done.returncode == 1
     assert done.stderr.startswith("Airflow does not answer as expected (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_settings_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(SCRIPT, tmp_path / "scripts")
+    (tmp_path / ".env").write_bytes(b"WAREHOUSE_PASSWORD=gr\xfcn\n")
+    done = subprocess.run([sys.executable, script, "settings"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{tmp_path}/.env cannot be used: ")
     assert done.stderr.count("\n") == 1
