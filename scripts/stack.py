@@ -190,10 +190,8 @@ def main(arguments: list[str]) -> int:
                 return print_addresses()
             case ["trigger", *dag] if len(dag) < 2:
                 return trigger(dag[0] if dag else DEFAULT_DAG)
-    except (
-        OSError,
-        UnicodeDecodeError,
-    ) as error:  # another user's, as `sudo make up` leaves one, or not UTF-8
+    # Another user's, as `sudo make up` leaves one, or not UTF-8.
+    except (OSError, UnicodeDecodeError) as error:
         print(f"{SETTINGS} cannot be used: {error}", file=sys.stderr)
         return 2
     print(__doc__, file=sys.stderr)
