@@ -142,6 +142,9 @@ def driver_environment(warehouse: str, source: bool) -> Iterator[None]:
                 raise AirflowSkipException(f"there is no connection {SOURCE}")
             variables["SOURCE_URL"] = _postgres(found)
         before = dict(os.environ)
+        if variables.get("AWS_ACCESS_KEY_ID"):
+            # The worker's token would not be that of the connection's keys.
+            os.environ.pop("AWS_SESSION_TOKEN", None)
         os.environ.update(variables)
         try:
             yield

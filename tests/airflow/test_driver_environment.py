@@ -28,6 +28,7 @@ for warehouse, source in json.loads(sys.argv[2]):
     try:
         with driver_environment(warehouse, source):
             new = {name: value for name, value in os.environ.items() if before.get(name) != value}
+            new |= {name: None for name in before.keys() - os.environ.keys()}
             key = Path(new.get("GOOGLE_APPLICATION_CREDENTIALS", ""))
             found.append({**new, "key": key.read_text() if key.is_file() and key.name == "key.json" else None})
     except AirflowException as error:
@@ -130,6 +131,24 @@ def test_without_connections_the_workers_own_variables_hold(airflow: Airflow, tm
         "error": "the parameter warehouse names google_elsewhere: there is no such connection"
     }
     assert no_project == {"error": "connection google_cloud_default: its extra must name the project"}
+
+
+def test_a_token_of_the_worker_does_not_go_with_the_connections_keys(
+    airflow: Airflow, tmp_path: Path
+) -> None:
+    """The store refuses keys with the token of others; without keys, the worker's own hold with their token."""
+    worker = {"AWS_ACCESS_KEY_ID": "own", "AWS_SECRET_ACCESS_KEY": "own", "AWS_SESSION_TOKEN": "of own"}
+    there = Airflow(airflow.home, {**airflow.environment, **worker})
+    own = {name: value for name, value in LAKE.items() if name not in ("login", "password")}
+    with_token = {**LAKE, "extra": {**LAKE["extra"], "aws_session_token": "its own"}}
+    found = [
+        environments(there, tmp_path, {"minio_conn": lake}, ("warehouse", False))[0]
+        for lake in (LAKE, own, with_token)
+    ]
+    assert found[0]["AWS_ACCESS_KEY_ID"] == "key"
+    assert found[0]["AWS_SESSION_TOKEN"] is None
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"} & found[1].keys()
+    assert found[2]["AWS_SESSION_TOKEN"] == "its own"
 
 
 def test_the_address_of_a_postgres(airflow: Airflow, tmp_path: Path) -> None:
