@@ -81,8 +81,24 @@ def _installed(name: str) -> str | None:
         return None
 
 
+def _java_home() -> str | None:
+    """JAVA_HOME as Spark's launchers have it: its spark-env.sh, which `make setup` writes, may set another one."""
+    jars = spark_jars()
+    if jars is None:
+        return os.environ.get("JAVA_HOME")
+    read = '. "$SPARK_HOME/bin/load-spark-env.sh" >/dev/null; printf %s "${JAVA_HOME:-}"'
+    environment = {**os.environ, "SPARK_HOME": str(jars.parent)}
+    try:
+        said = subprocess.run(
+            ["bash", "-c", read], env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return os.environ.get("JAVA_HOME")
+    return said.stdout or None
+
+
 def _java() -> Finding:
-    home = os.environ.get("JAVA_HOME")
+    home = _java_home()
     program = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     advice = "install Java 17 (Debian: apt-get install openjdk-17-jre-headless), or set JAVA_HOME to one"
     if not program or not os.access(program, os.X_OK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -171,11 +172,29 @@ def test_locations(monkeypatch: pytest.MonkeyPatch) -> None:
         assert geolocation().found.startswith(message)
 
 
+def test_the_java_that_spark_starts_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` failed where another Java is first on PATH, while every run took the one that `make setup` found."""
+    for name, version in (("old", "1.8.0_292"), ("new", "17.0.1")):
+        program = tmp_path / name / "bin" / "java"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+        program.chmod(0o755)
+    (tmp_path / "spark-env.sh").write_text(f'export JAVA_HOME="{tmp_path}/new"\n')
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
+    monkeypatch.delenv("SPARK_ENV_LOADED", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}/old/bin", prepend=os.pathsep)
+    for home in ("", str(tmp_path / "old"), "/no/such"):
+        monkeypatch.setenv("JAVA_HOME", home)
+        assert found("Java") == [Finding("Java", OK, f"17.0.1 at {tmp_path}/new/bin/java")]
+
+
 def test_java_jars_packages_and_disks_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = spark_jars()
     assert real is not None
     program = tmp_path / "bin" / "java"
     program.parent.mkdir()
+    # As where `make setup` has not written which Java Spark starts.
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "conf"))
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert found("Java")[0].found.endswith("has no bin/java")
     for version, state in (("21.0.1", OK), ("11.0.2", FAIL), ("1.8.0_292", FAIL)):
