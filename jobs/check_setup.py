@@ -3,8 +3,8 @@
 Inputs:   this machine (Python, Java, jars, disk), the settings, folders and services that they name, the provider of
           locations. Spark is not started.
 Outputs:  standard output, one line per thing: ok, warn or fail. In the lake, a file of a few bytes is written, read and
-          deleted again, in local folders one without a name; the warehouse is not changed. No password or key is
-          printed.
+          deleted again, in local folders one without a name; a local lake that is not there is made, and left empty.
+          The warehouse is not changed. No password or key is printed.
 Re-run:   safe at any time.
 Exit:     1 when something fails.
 Example:  user-analytics doctor
