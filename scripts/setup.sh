@@ -221,6 +221,8 @@ if [ "\$(ls "$PWD/$spark/conf")" = spark-env.sh ]; then
   export SPARK_CONF_DIR="$PWD/$spark/no-conf" SPARK_SUBMIT_OPTS="\$options \${SPARK_SUBMIT_OPTS:-}"
 fi
 END
+# Spark names that file without quotes: where the checkout's path has a space in it, it would not find it.
+sed -i.before -e 's/^\( *\)\. \${SPARK_ENV_SH}$/\1. "${SPARK_ENV_SH}"/' "$spark/bin/load-spark-env.sh"
 # PySpark's own find-spark-home asks the `python3` on PATH, which knows no PySpark unless
 # .venv is activated; with this, .venv/bin/spark-submit works without.
 echo "export SPARK_HOME=\"\${SPARK_HOME:-$PWD/$spark}\"" >.venv/bin/find-spark-home
