@@ -38,9 +38,9 @@ from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.geolocation.cache import LocationCache
-from jobs.lake.archive import ARCHIVE, RAW, as_raw, note_rewriting
+from jobs.lake.archive import ARCHIVE, RAW, as_raw, note_delivery, note_rewriting
 from jobs.lake.intermediates import remove_intermediates
-from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, forgotten, is_same_content, next_batch
+from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, is_same_content, next_batch
 from jobs.lake.objects import RawFile, sha256_of
 from jobs.lake.quarantine import quarantine_table
 from jobs.lake.raw import is_compressed
@@ -213,7 +213,7 @@ def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile, path: s
             if left.kept:
                 run.store.put(target, path, digest, path == file.path, lambda sent: None)
         except FileExistsError:
-            _note_delivery(run, feed, file)
+            note_delivery(run, feed.name, as_raw(file.path))
             shown = search.person.without_addresses(path)
             raise UserAnalyticsError(
                 f"erase: {shown} was delivered anew meanwhile, which stays as it is; erase again"
@@ -221,17 +221,6 @@ def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile, path: s
     if not left.kept or path != file.path:
         run.store.delete(file.path)
     log.info("erase: %s, %d records removed", path, left.removed)
-
-
-def _note_delivery(run: RunContext, feed: Feed, file: RawFile) -> None:
-    """Say in the ledger that what is in a file's place now is not the file written anew, but another delivery."""
-    ledger = Ledger(run)
-    history = ledger.history(feed.name)
-    entry = by_path(history).get(as_raw(file.path))
-    if entry:
-        other = replace(forgotten(entry, next_batch(history), run.run_id), version=file.version)
-        with run.locks.hold("staging/_ingested_files"):
-            ledger.write([other])
 
 
 def _quarantined(run: RunContext, search: Search) -> list[tuple[str, int, str]]:

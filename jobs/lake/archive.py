@@ -90,7 +90,13 @@ def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
         feed = path.split("/")[1]
         with run.locks.hold(f"staging/{feed}"):
             note_rewriting(run, feed, [path])
-            _move(run.store, as_archived(path), path, overwrite=False)
+            try:
+                _move(run.store, as_archived(path), path, overwrite=False)
+            except FileExistsError:
+                note_delivery(run, feed, path)
+                raise UserAnalyticsError(
+                    f"{path} was delivered anew meanwhile; {as_archived(path)} stays"
+                ) from None
     return wanted
 
 
@@ -110,6 +116,19 @@ def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
     ]
     with run.locks.hold("staging/_ingested_files"):
         ledger.write(noted)
+
+
+def note_delivery(run: RunContext, feed: str, path: str) -> None:
+    """Say in the ledger that what is in a file's place now is not the file written anew, but another delivery.
+
+    path: below `raw/`, of a file of which `note_rewriting` was told.
+    """
+    ledger = Ledger(run)
+    history = ledger.history(feed)
+    before = [entry for entry in history if entry.path == path and entry.version != REWRITTEN]
+    if before:
+        with run.locks.hold("staging/_ingested_files"):
+            ledger.write([forgotten(before[-1], next_batch(history), run.run_id)])
 
 
 def require_all_there(
@@ -144,6 +163,7 @@ def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None
     """Copy, compare, then remove; after a kill between, moving again ends the same.
 
     Whoever replaces a raw file holds the lock of the feed, as whoever moves one: no version is moved or removed unseen.
+    Raises FileExistsError when overwrite is False and something else is in the target's place.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "file"
@@ -152,10 +172,7 @@ def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None
         with copy.open("rb") as done:
             digest = sha256_of(done)
         if store.digest(target) != digest:
-            try:
-                store.put(copy, target, digest, overwrite, lambda sent: None)
-            except FileExistsError:
-                raise UserAnalyticsError(f"{target} was delivered anew meanwhile; {source} stays") from None
+            store.put(copy, target, digest, overwrite, lambda sent: None)
     with store.open(target) as stream:
         arrived = sha256_of(stream)
     if arrived != digest:

@@ -159,3 +159,7 @@ def test_a_file_that_comes_back_does_not_replace_a_new_delivery(
     with pytest.raises(UserAnalyticsError, match=r"raw/logs/a\.jsonl was delivered anew meanwhile"):
         restore(zone.run(), ["archive/logs/a.jsonl"])
     assert (zone.folder / "a.jsonl").read_bytes() == delivery.read_bytes()
+    # It counted as delivered when the archived one was, and gave way to what came between the two.
+    zone.stage()
+    delivered_at = zone.ledger()["a.jsonl"].modified_at.timestamp()
+    assert delivered_at == pytest.approx(delivery.stat().st_mtime, abs=60)
