@@ -256,25 +256,32 @@ def _erase_quarantined(run: RunContext, search: Search) -> None:
 
 def _recount(run: RunContext) -> None:
     """Bring the ledger's counts of files that cannot be read again to what is left of them."""
+    for name in Ledger(run).histories():
+        # A staging under way has moved rows that the ledger does not know of yet, and counts them itself.
+        with run.locks.hold(f"staging/{name}"):
+            _recount_feed(run, name)
+
+
+def _recount_feed(run: RunContext, name: str) -> None:
     ledger = Ledger(run)
-    for name, history in ledger.histories().items():
-        there = {file.path for file in run.store.list(f"{RAW}/{name}")}
-        gone = [e for path, e in by_path(history).items() if e.status == STAGED and path not in there]
-        if not gone:
-            continue
-        accepted = staging_table(run, FEEDS[name]).counts_by("_file_id")
-        rejected = quarantine_table(run).counts_by("file_id")
-        batch = next_batch(history)
-        changed = []
-        for entry in gone:
-            taken, refused = accepted.get(entry.file_id, 0), rejected.get(entry.file_id, 0)
-            if (taken, refused) != (entry.accepted, entry.rejected):
-                read = taken + entry.duplicates + refused
-                left = replace(entry, accepted=taken, rejected=refused, records_read=read)
-                noted = replace(left, batch=batch, run_id=run.run_id, staged_at=datetime.now(UTC))
-                changed.append(replace(noted, is_recount=True))
-        with run.locks.hold("staging/_ingested_files"):
-            ledger.write(changed)
+    history = ledger.history(name)
+    there = {file.path for file in run.store.list(f"{RAW}/{name}")}
+    gone = [e for path, e in by_path(history).items() if e.status == STAGED and path not in there]
+    if not gone:
+        return
+    accepted = staging_table(run, FEEDS[name]).counts_by("_file_id")
+    rejected = quarantine_table(run).counts_by("file_id")
+    batch = next_batch(history)
+    changed = []
+    for entry in gone:
+        taken, refused = accepted.get(entry.file_id, 0), rejected.get(entry.file_id, 0)
+        if (taken, refused) != (entry.accepted, entry.rejected):
+            read = taken + entry.duplicates + refused
+            left = replace(entry, accepted=taken, rejected=refused, records_read=read)
+            noted = replace(left, batch=batch, run_id=run.run_id, staged_at=datetime.now(UTC))
+            changed.append(replace(noted, is_recount=True))
+    with run.locks.hold("staging/_ingested_files"):
+        ledger.write(changed)
 
 
 def _forget_addresses(run: RunContext) -> dict[str, LakeTable]:

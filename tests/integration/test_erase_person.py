@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from jobs.cli import main
 from jobs.erase_person import Found, erase, search_for, survey
 from jobs.erasure.person import person
 from jobs.erasure.tables import begin_anew, persons_rows, remove_history
@@ -27,6 +28,7 @@ from jobs.feeds import FEEDS
 from jobs.geolocation.base import Location
 from jobs.geolocation.cache import LocationCache
 from jobs.lake.archive import note_rewriting
+from jobs.lake.ledger import Ledger, LedgerEntry, next_batch
 from jobs.lake.staging import SAME_KEY, stage, staging_table
 from jobs.origins import ORIGINS
 from jobs.run_all import run_all
@@ -327,6 +329,40 @@ def test_a_correction_that_comes_meanwhile_stays_and_is_a_delivery_of_its_own(
     assert raw.read_text().splitlines() == archived.read_text().splitlines() == [header, bobs]
     rows = staging_table(lake, FEEDS["orders"]).read().collect()
     assert [(row.order_id, row.quantity) for row in rows] == [("o2", 9)]
+
+
+def test_a_staging_that_begins_meanwhile_waits_for_the_counts(
+    spark: SparkSession, tmp_lake: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both noted a reading of one number, and no run could be published any more."""
+    lake, warehouse = Lake(spark, tmp_lake, warehouse_url), PostgresWarehouse(warehouse_url, "analytics")
+    deliver(Path(tmp_lake), {"customers"})
+    stage(lake.run(), FEEDS["customers"])
+    folder = Path(tmp_lake) / "raw/customers"
+    (folder / "c.csv").unlink()
+    (folder / "later.csv").write_text(
+        CUSTOMERS.splitlines()[0] + "\n42,Bob Stone,bob@example.org,41,Lima,2020-01-01\n"
+    )
+    monkeypatch.setenv("LAKE_URI", tmp_lake)
+    monkeypatch.setenv("LOCK_WAIT_SECONDS", "0")
+    ends: list[int] = []
+
+    def staged_meanwhile(history: Iterable[LedgerEntry]) -> int:
+        ends.append(main(["stage", "customers"]))
+        return next_batch(history)
+
+    monkeypatch.setattr("jobs.erase_person.next_batch", staged_meanwhile)
+    run = lake.run("erase")
+    assert erase(run, warehouse, search_for(run, person([EMAIL], [], []))) == []
+    assert ends == [1], "it would have had to wait"
+    stage(lake.run(), FEEDS["customers"])
+    entries = Ledger(lake).history("customers")
+    assert [(e.path, e.batch, e.records_read, e.accepted, e.duplicates) for e in entries] == [
+        ("raw/customers/c.csv", 1, 2, 2, 0),
+        ("raw/customers/c.csv", 2, 1, 1, 0),
+        ("raw/customers/later.csv", 3, 1, 1, 0),
+        ("raw/customers/c.csv", 3, 1, 0, 1),
+    ]
 
 
 def test_what_json_escapes_is_found_in_raw_files_staging_and_quarantine(
