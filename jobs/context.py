@@ -340,6 +340,11 @@ def root_cause(error: BaseException) -> str:
     return line if file is None or Path(file).name in line else f"{line} (in {file})"
 
 
+def was_cancelled(error: BaseException) -> bool:
+    """Whether an error of Spark's says no more than that its job was cancelled: the run is stopped, or lost a lock."""
+    return root_cause(error).startswith("[SPARK_JOB_CANCELLED]")
+
+
 def root_kind(error: BaseException) -> str:
     """The innermost error's class: what can be told of an error whose message may quote a record."""
     kinds = _of_causes(error, lambda java: java.getClass().getSimpleName())

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.console import log
-from jobs.context import RunContext, root_cause, root_kind
+from jobs.context import RunContext, root_cause, root_kind, was_cancelled
 from jobs.datasets import Dataset
 from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds import FEEDS
@@ -262,9 +262,11 @@ def _records(
                 return records, counts, files
             records.unpersist()
             return few, counts, files
-        except (PySparkException, Py4JJavaError):
+        except (PySparkException, Py4JJavaError) as error:
             if records is not None:
                 records.unpersist()
+            if was_cancelled(error):
+                raise
             broken = {file.file: message for file in files if (message := _failure(run, feed, file))}
             if not broken:
                 raise
@@ -282,6 +284,8 @@ def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
     try:
         _keyed(run, feed, [file]).write.format("noop").mode("overwrite").save()
     except (PySparkException, Py4JJavaError) as error:
+        if was_cancelled(error):
+            raise
         why = root_kind(error) if feed.has_personal else root_cause(error)
         return f"{file.file.path}: cannot be read to its end: {why}"
     return None

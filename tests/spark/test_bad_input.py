@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from jobs.errors import RejectedShareExceeded
@@ -534,3 +537,24 @@ def test_a_folder_of_the_raw_zone_may_be_called_as_the_lake_is(spark: SparkSessi
     logs.stage()
     assert logs.rows("user_id") == [("a",), ("b",), ("c",)]
     assert list(logs.refused()) == [f"{same}/broken.json"]
+
+
+def test_a_file_whose_reading_is_cancelled_is_not_refused(spark: SparkSession, tmp_lake: str) -> None:
+    """So it was by a second Ctrl-C, or the loss of a second lock."""
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann"))})
+    done = threading.Event()
+
+    def cancel() -> None:
+        while not done.wait(0.01):
+            spark.sparkContext.cancelAllJobs()
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
+    try:
+        with pytest.raises((PySparkException, Py4JJavaError), match="SPARK_JOB_CANCELLED"):
+            zone.stage()
+    finally:
+        done.set()
+        cancelling.join()
+    assert zone.ledger() == {}
