@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from jobs.lake.tables import LakeTable
 
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)(?:\.gz)?\b")
-# How long a run that is stopped waits for Spark to stop its jobs.
-CANCEL_SECONDS = 5.0
+# How long a run that is stopped waits for Spark to stop its jobs, and after how long it looks for others.
+CANCEL_SECONDS, CANCEL_AGAIN_SECONDS = 5.0, 0.5
 # How much text a compressed byte is taken for.
 GZIP_RATIO = 8
 P = ParamSpec("P")
@@ -307,15 +307,25 @@ def _cleanly_stopped() -> Iterator[None]:
         yield
         return
 
+    cancelled, ended = threading.Event(), threading.Event()
+
+    def cancel() -> None:
+        # Again until the end: a thread that was between two jobs, or was starting Spark, goes on to the next one.
+        while not ended.is_set():
+            with suppress(Exception):  # Java may have ended
+                if spark := SparkContext._active_spark_context:
+                    spark.cancelAllJobs()
+            cancelled.set()
+            ended.wait(CANCEL_AGAIN_SECONDS)
+
     def stop(*_: object) -> None:
         # Once is enough; a second one must not disturb the cleaning up.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # As PySpark does on Ctrl-C, where the main thread started Spark: a thread that waits for Spark would keep the
         # process for as long. By a thread of its own, because this one's connection to the JVM may be in use.
-        if spark := SparkContext._active_spark_context:
-            cancelling = threading.Thread(target=spark.cancelAllJobs, daemon=True)
-            cancelling.start()
-            cancelling.join(CANCEL_SECONDS)
+        threading.Thread(target=cancel, daemon=True).start()
+        if SparkContext._active_spark_context:
+            cancelled.wait(CANCEL_SECONDS)
         raise KeyboardInterrupt
 
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
@@ -325,6 +335,7 @@ def _cleanly_stopped() -> Iterator[None]:
     try:
         yield
     finally:
+        ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -315,6 +315,46 @@ def test_sigterm_stops_the_embedded_server(tmp_path: Path) -> None:
     assert not psutil.pid_exists(server) or psutil.Process(server).status() == psutil.STATUS_ZOMBIE
 
 
+def test_what_begins_after_ctrl_c_does_not_keep_the_process(tmp_path: Path) -> None:
+    """A thread that was between two of Spark's jobs went on to the next one, for as long as that takes."""
+    program = """
+        import sys, time
+        from jobs.context import job_main, open_run
+        from jobs.settings import Settings
+        from jobs.spark import some_at_once
+
+        def body():
+            with open_run("test", Settings.from_env()) as run:
+                def work(_):
+                    spark = run.spark
+                    print("running", flush=True)
+                    time.sleep(2)
+                    spark.range(10**15).selectExpr("sum(id % 7)").collect()
+
+                some_at_once(work, [1])
+
+        sys.exit(job_main(body))
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "LAKE_URI": str(tmp_path / "lake"), "LOG_FOLDER": str(tmp_path)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert errors.strip().endswith("stopped; run it again to go on")
+    assert "Traceback" not in errors
+
+
 def test_java_that_is_killed_is_said_in_one_line(tmp_path: Path) -> None:
     """So it ends where the machine has no memory left."""
     program = """
