@@ -19,7 +19,7 @@ from functools import reduce
 from hashlib import sha256
 from urllib.parse import unquote
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -107,7 +107,9 @@ def first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
         if file.size == 0:
             raise FileRefused(f"{file.path}: the file is empty") from None
         raise FileRefused(f"{file.path}: not a readable gzip file ({error})") from None
-    except (OSError, ClientError, BotoCoreError) as error:
+    except (OSError, ClientError) as error:
+        if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+            raise  # the store's fault, as a BotoCoreError is: the next run may find the file in order
         raise FileRefused(f"{file.path}: cannot be opened ({error})") from None
     if head.startswith(b"\x1f\x8b"):
         raise FileRefused(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from jobs.errors import ConfigurationError, FileRefused
 from jobs.feeds import FEEDS
@@ -129,10 +131,34 @@ def test_gzip_that_is_none_or_breaks_off_or_is_empty(looked_at) -> None:
         looked_at("logs", zipped(""), "d.gz")
 
 
+def answer(status: int, code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
+
+
 def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
     file = RawFile("gone.csv", 1, datetime.now(UTC), "1")
     with pytest.raises(FileRefused, match=r"gone\.csv: cannot be opened"):
         inspect(LocalStore(tmp_path), FEEDS["logs"], declared_sources(FEEDS["logs"]), file)
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (EndpointConnectionError(endpoint_url="http://store"), False),
+        (answer(503, "SlowDown"), False),
+        (answer(403, "AccessDenied"), True),
+    ],
+)
+def test_a_store_that_does_not_answer_is_no_fault_of_the_file(
+    tmp_path: Path, error: Exception, refused: bool
+) -> None:
+    class Failing(LocalStore):
+        def open(self, path: str) -> IO[bytes]:
+            raise error
+
+    file = RawFile("a.csv", 1, datetime.now(UTC), "1")
+    with pytest.raises(FileRefused if refused else type(error)):
+        inspect(Failing(tmp_path), FEEDS["logs"], declared_sources(FEEDS["logs"]), file)
 
 
 def test_a_files_id_is_the_same_everywhere(looked_at) -> None:
