@@ -307,7 +307,7 @@ def _cleanly_stopped() -> Iterator[None]:
         yield
         return
 
-    cancelled, ended = threading.Event(), threading.Event()
+    stopping, cancelled, ended = threading.Event(), threading.Event(), threading.Event()
 
     def cancel() -> None:
         # Again until the end: a thread that was between two jobs, or was starting Spark, goes on to the next one.
@@ -321,6 +321,7 @@ def _cleanly_stopped() -> Iterator[None]:
     def stop(*_: object) -> None:
         # Once is enough; a second one must not disturb the cleaning up.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stopping.set()
         # As PySpark does on Ctrl-C, where the main thread started Spark: a thread that waits for Spark would keep the
         # process for as long. By a thread of its own, because this one's connection to the JVM may be in use.
         threading.Thread(target=cancel, daemon=True).start()
@@ -334,6 +335,11 @@ def _cleanly_stopped() -> Iterator[None]:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
+    except Exception as error:
+        if stopping.is_set():
+            # What failed follows from the stop: a signal to the whole group ends Java, too, during the cleaning up.
+            raise KeyboardInterrupt from error
+        raise
     finally:
         ended.set()
         for number, handler in before.items():

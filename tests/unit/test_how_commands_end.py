@@ -167,3 +167,16 @@ def test_a_java_that_does_not_start_is_no_fault_of_the_files(
     assert f"{variable}={value}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (lake / "staging" / "_ingested_files").exists()
+
+
+def test_what_fails_since_a_command_was_stopped_is_not_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A signal to the whole process group ends Java, too: the run was said to have no memory left."""
+
+    def body() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise ConnectionRefusedError
+
+    assert job_main(body) == 130
+    assert capsys.readouterr().err.rstrip().endswith("stopped; run it again to go on")
