@@ -110,8 +110,17 @@ def added_rows(table: DeltaTable, schema: T.StructType, after: int, until: int) 
 def changed_rows(table: DeltaTable, schema: T.StructType, after: int, until: int) -> pa.Table:
     """What became of rows in the versions after..until, `after` excluded: the columns of schema, CHANGE and COMMIT."""
     found = _read(table.load_cdf(starting_version=after + 1, ending_version=until))
-    same = [commit["version"] for commit in table.history(until - after) if _changed_nothing(commit)]
+    # Of a commit that wrote rows anew as they were, each comes and goes.
+    goes = "delete" in pc.unique(found[CHANGE]).to_pylist()
+    same = _versions_that_changed_nothing(table) if goes else []
     return _as_declared(found, T.StructType([*schema, *CHANGES])).filter(~pc.field(COMMIT).isin(same))
+
+
+def _versions_that_changed_nothing(table: DeltaTable) -> list[int]:
+    # delta-rs lists the commits from the newest one on, but numbers them from the version on that the table was opened
+    # at. What a commit itself read is noted in it; a lock per table sees to it that none comes between.
+    commits = (commit for commit in table.history() if _changed_nothing(commit))
+    return [int(commit["readVersion"]) + 1 for commit in commits]
 
 
 def _changed_nothing(commit: dict[str, Any]) -> bool:

@@ -289,6 +289,25 @@ def test_what_changed_is_the_same_either_way(table: LakeTable) -> None:
             changes(2, 3)
 
 
+def test_a_commit_that_changes_nothing_hides_none_before_it(table: LakeTable) -> None:
+    table.ensure().add(ROWS[:2])
+    renamed, same = (
+        local_rows(table.spark, [(name, -1)], "name string, number long") for name in ("new", "same")
+    )
+    table.merge(renamed, "s.number = t.number", lambda merge: merge.whenMatchedUpdate(set={"name": "s.name"}))
+    table.overwrite(local_rows(table.spark, ROWS[:1], SCHEMA), "source", 1)
+    # It writes the file anew, as it was.
+    table.merge(
+        same,
+        "s.number = t.number",
+        lambda merge: merge.whenNotMatchedBySourceDelete("t.name = 'nobody'"),
+    )
+    # A build follows its source up to the version that it found, whatever was committed since.
+    for until in (3, 4):
+        rows, _ = table.changes(2, until, ("number",))
+        assert sorted((row.number, row._deleted) for row in rows.collect()) == [(-1, True), (2**62, False)]
+
+
 def test_what_was_added_since_a_version(table: LakeTable) -> None:
     table.ensure().add(ROWS[:1])
     table.add(ROWS[1:2])
