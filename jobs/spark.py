@@ -178,6 +178,17 @@ def local_rows(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: T.Str
     return spark.createDataFrame(table, structure)
 
 
+def rows_in_plan(spark: SparkSession, rows: pa.Table, schema: T.StructType) -> DataFrame:
+    """Few rows as a part of Spark's plans, all of them.
+
+    Given in several chunks, Spark reads up to one that has no rows, and leaves out those that follow, without a word.
+    Columns without any chunk, as delta-rs gives them of no rows, it cannot take apart where they are lists.
+    """
+    return spark.createDataFrame(
+        rows.combine_chunks() if rows.num_rows else rows.schema.empty_table(), schema
+    )
+
+
 @contextmanager
 def session_settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
     """Have Spark's settings inside the block, and what was there before after it."""
@@ -214,7 +225,7 @@ def if_few(rows: DataFrame, bound: DataFrame | None = None) -> pa.Table | None:
 def in_plan_if_few(rows: DataFrame, bound: DataFrame | None = None) -> DataFrame | None:
     """The same rows as a part of the plan, computed once and for all, where they are few; arguments as of `if_few`."""
     few = if_few(rows, bound)
-    return None if few is None else rows.sparkSession.createDataFrame(few, rows.schema)
+    return None if few is None else rows_in_plan(rows.sparkSession, few, rows.schema)
 
 
 @contextmanager

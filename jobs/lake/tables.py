@@ -28,7 +28,7 @@ from jobs.lake.delta_log import CHANGE, COMMIT
 from jobs.lake.locks import require_lock_not_lost
 from jobs.lake.objects import ObjectStore
 from jobs.settings import Settings
-from jobs.spark import if_few, is_few, own_session, session_settings
+from jobs.spark import if_few, is_few, own_session, rows_in_plan, session_settings
 
 # What Spark raises where files of an old version were removed.
 GONE = (PySparkException, Py4JJavaError)
@@ -368,9 +368,7 @@ class LakeTable:
         # In a file, a text that comes a thousand times stands once.
         if not is_few(rows.num_rows, rows.nbytes):
             return None
-        # Of no rows, delta-rs gives columns without a chunk, of which Spark cannot take lists apart.
-        rows = rows if rows.num_rows else rows.schema.empty_table()
-        return self.spark.createDataFrame(rows, schema).alias(named_in_plan(self.uri))
+        return rows_in_plan(self.spark, rows, schema).alias(named_in_plan(self.uri))
 
     def vacuum(self, keep_hours: int) -> None:
         """Remove the data files that no version of the last hours needs."""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from jobs.context import RunContext
 from jobs.errors import UserAnalyticsError
@@ -27,7 +28,7 @@ from jobs.plan_run import plan_run
 from jobs.quality.report import collect_report
 from jobs.run_all import run_all
 from jobs.show_status import status
-from jobs.spark import if_few, local_rows, session_settings
+from jobs.spark import if_few, local_rows, rows_in_plan, session_settings
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake, all_rows_are_many, deliver, vacuum
 from tests.warehouses import query
@@ -306,6 +307,23 @@ def test_a_commit_that_changes_nothing_hides_none_before_it(table: LakeTable) ->
     for until in (3, 4):
         rows, _ = table.changes(2, until, ("number",))
         assert sorted((row.number, row._deleted) for row in rows.collect()) == [(-1, True), (2**62, False)]
+
+
+@pytest.mark.parametrize("chunks", [[2, 0, 1], [0, 0, 3], [1, 0, 0, 2], [3, 0], [0], []])
+def test_all_rows_become_a_part_of_the_plan_whatever_their_chunks(
+    spark: SparkSession, chunks: list[int]
+) -> None:
+    """Of a commit that is left out of what changed, a chunk without rows stays, between others or not, by chance."""
+    schema = T.StructType.fromDDL("number long, words array<string>")
+    rows = [{"number": n, "words": [f"w{n}"]} for n in range(3)]
+    arrow, pieces, first = to_arrow_schema(schema), [], 0
+    for size in chunks:
+        pieces.append(pa.RecordBatch.from_pylist(rows[first : first + size], schema=arrow))
+        first += size
+    found = rows_in_plan(spark, pa.Table.from_batches(pieces, schema=arrow), schema)
+    assert [row.asDict() for row in found.orderBy("number").collect()] == rows[: sum(chunks)]
+    without = pa.table([pa.chunked_array([], field.type) for field in arrow], schema=arrow)
+    assert rows_in_plan(spark, without, schema).collect() == []
 
 
 def test_what_was_added_since_a_version(table: LakeTable) -> None:
