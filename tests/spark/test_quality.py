@@ -178,7 +178,9 @@ def test_a_report_knows_what_its_first_run_found_however_many_came_after(
         run: RunContext, *records: str
     ) -> dict[str, tuple[bool | None, int | None, int | None, list[int]]]:
         """What a report on all runs says after one that staged these records, and two that looked at no rule."""
-        raw.put({f"{run.run_id}.csv": HEADER + "\n".join(records)})
+        # Each is delivered after those before it, or it would be read together with them.
+        there = len(list(raw.folder.iterdir())) if raw.folder.is_dir() else 0
+        raw.put({f"{run.run_id}.csv": HEADER + "\n".join(records)}, day=1 + there)
         with recorded(run):
             stage(run, FEEDS["customers"], max_rejected_share=1.0)
         for _ in range(2):
