@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import re
@@ -23,18 +22,11 @@ from jobs.lake import folders
 from jobs.lake.archive import ARCHIVE, RAW, as_raw
 from jobs.lake.ledger import LedgerEntry
 from jobs.lake.locks import FOLDER as LOCKS
-from jobs.lake.raw import is_compressed
+from jobs.lake.raw import is_compressed, unread_form
 from jobs.warehouse.base import Warehouse
 from jobs.warehouse.declarations import tables
 
 QUARANTINED = re.compile(r"staging/_quarantine/(?:_change_data/)?.*\bfeed=(\w+)/")
-
-# How files begin that staging refuses, since they do not hold the text that their name says.
-UNREAD = {
-    b"\x1f\x8b": "it holds gzip data; its name must end in .gz, and be compressed only once",
-    codecs.BOM_UTF16_LE: "it is UTF-16",
-    codecs.BOM_UTF16_BE: "it is UTF-16",
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ class Search:
         if is_compressed(path):
             return "cannot be searched: this compression is not read"
         with run.store.open(path) as stream, opened(stream, path) as plain:
-            if unread := UNREAD.get(plain.read(2)):
+            if unread := unread_form(plain.read(2)):
                 return f"cannot be searched: {unread}"
         with run.store.open(path) as stream, opened(stream, path) as plain:
             if not may_name(self.person, plain):

@@ -67,6 +67,15 @@ def is_compressed(path: str) -> bool:
     return path.lower().endswith(COMPRESSED)
 
 
+def unread_form(head: bytes) -> str | None:
+    """Why a file that begins so, decompressed, is not the text that its name says; None where it may be."""
+    if head.startswith(b"\x1f\x8b"):
+        return "holds gzip data; its name must end in .gz, and be compressed only once"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the file is UTF-16; deliver it as UTF-8"
+    return None
+
+
 def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -> InspectedFile:
     """Decide how a file is read from its first bytes.
 
@@ -79,8 +88,6 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     head, whole = first_bytes(store, file)
     if not head.removeprefix(codecs.BOM_UTF8).strip():
         raise FileRefused(f"{file.path}: the file is empty")
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise FileRefused(f"{file.path}: the file is UTF-16; deliver it as UTF-8")
     if feed.format is RawFormat.CSV:
         return InspectedFile(file, "csv", names, _header(feed, names, file, head, whole))
     first = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
@@ -111,10 +118,8 @@ def first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
         if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
             raise  # the store's fault, as a BotoCoreError is: the next run may find the file in order
         raise FileRefused(f"{file.path}: cannot be opened ({error})") from None
-    if head.startswith(b"\x1f\x8b"):
-        raise FileRefused(
-            f"{file.path}: holds gzip data; its name must end in .gz, and be compressed only once"
-        )
+    if unread := unread_form(head):
+        raise FileRefused(f"{file.path}: {unread}")
     return head, len(head) < PEEK_BYTES
 
 
