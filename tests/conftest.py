@@ -117,7 +117,10 @@ def minio(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the embedded PostgreSQL's own database; tests use `warehouse_url`."""
+    """Address of the embedded PostgreSQL's own database, or of another server's; tests use `warehouse_url`."""
+    if other := os.environ.get("TEST_POSTGRES_URL"):
+        yield other
+        return
     with EmbeddedPostgres(tmp_path_factory.mktemp("warehouse")) as url:
         yield url
 
@@ -157,7 +160,9 @@ def make_database(postgres: str) -> Iterator[Callable[..., str]]:
     yield make
     with connection.cursor() as cursor:
         for name in made:
-            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            # Its FORCE is PostgreSQL's since 13.
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
     connection.close()
 
 
