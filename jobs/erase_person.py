@@ -38,7 +38,7 @@ from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.geolocation.cache import LocationCache
-from jobs.lake.archive import ARCHIVE, RAW, as_raw, note_delivery, note_rewriting
+from jobs.lake.archive import ARCHIVE, RAW, as_raw, note_rewriting, note_rewritten
 from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, is_same_content, next_batch
 from jobs.lake.objects import RawFile, sha256_of
@@ -213,7 +213,7 @@ def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile, path: s
             if left.kept:
                 run.store.put(target, path, digest, path == file.path, lambda sent: None)
         except FileExistsError:
-            note_delivery(run, feed.name, as_raw(file.path))
+            note_rewritten(run, feed.name, as_raw(file.path))
             shown = search.person.without_addresses(path)
             raise UserAnalyticsError(
                 f"erase: {shown} was delivered anew meanwhile, which stays as it is; erase again"

@@ -20,9 +20,11 @@ from jobs.lake.ledger import (
     as_delivered,
     by_path,
     forgotten,
+    is_same_content,
     is_staged,
     next_batch,
     paths_beside,
+    rewritten_as,
 )
 from jobs.lake.objects import ObjectStore, RawFile, sha256_of
 
@@ -93,10 +95,12 @@ def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
             try:
                 _move(run.store, as_archived(path), path, overwrite=False)
             except FileExistsError:
-                note_delivery(run, feed, path)
+                note_rewritten(run, feed, path)
                 raise UserAnalyticsError(
                     f"{path} was delivered anew meanwhile; {as_archived(path)} stays"
                 ) from None
+            there_now = version_of(run.store, path)
+            note_rewritten(run, feed, path, there_now and rewritten_as(there_now))
     return wanted
 
 
@@ -106,29 +110,32 @@ def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
     Whoever stages next, also after a kill, reads them as files that were delivered when the old ones were; with another
     version, they would count as delivered now. paths: below `raw/`; those that the ledger does not know are left out.
     """
-    ledger = Ledger(run)
-    history = ledger.history(feed)
-    current, batch = by_path(history), next_batch(history)
-    noted = [
-        replace(forgotten(current[path], batch, run.run_id), version=REWRITTEN)
-        for path in paths
-        if path in current and current[path].version != REWRITTEN
-    ]
-    with run.locks.hold("staging/_ingested_files"):
-        ledger.write(noted)
+    current = Ledger(run).current(feed)
+    known = [current[path] for path in paths if path in current]
+    _note(run, feed, [entry for entry in known if entry.version != REWRITTEN], REWRITTEN)
 
 
-def note_delivery(run: RunContext, feed: str, path: str) -> None:
-    """Say in the ledger that what is in a file's place now is not the file written anew, but another delivery.
+def note_rewritten(run: RunContext, feed: str, path: str, version: str | None = None) -> None:
+    """Say in the ledger which version a file has now that it was written anew: a later delivery is told from it.
 
-    path: below `raw/`, of a file of which `note_rewriting` was told.
+    path: below `raw/`, of a file of which `note_rewriting` was told. version: None where it is gone, or what is in its
+    place is another delivery already.
     """
+    last = Ledger(run).current(feed).get(path)
+    if last is not None and last.version == REWRITTEN:
+        _note(run, feed, [last], version or rewritten_as(""))
+
+
+def _note(run: RunContext, feed: str, entries: Sequence[LedgerEntry], version: str) -> None:
     ledger = Ledger(run)
-    history = ledger.history(feed)
-    before = [entry for entry in history if entry.path == path and entry.version != REWRITTEN]
-    if before:
-        with run.locks.hold("staging/_ingested_files"):
-            ledger.write([forgotten(before[-1], next_batch(history), run.run_id)])
+    batch = next_batch(ledger.history(feed))
+    with run.locks.hold("staging/_ingested_files"):
+        ledger.write(replace(forgotten(entry, batch, run.run_id), version=version) for entry in entries)
+
+
+def version_of(store: ObjectStore, path: str) -> str | None:
+    """The version of the file at a path; None where there is none."""
+    return next((file.version for file in store.list(path.rpartition("/")[0]) if file.path == path), None)
 
 
 def require_all_there(
@@ -145,7 +152,7 @@ def require_all_there(
     only beside them.
     """
     current = by_path(history)
-    delivered = [f for f in new if f.path not in current or current[f.path].version != REWRITTEN]
+    delivered = [f for f in new if not _is_rewritten(f, current.get(f.path))]
     beside = paths_beside(history, delivered, feed.last_stays)
     if not beside:
         return
@@ -157,6 +164,11 @@ def require_all_there(
             f"with duplicates, of which {len(needed)} are archived; nothing was written. Bring them back: "
             f"{how_to_restore(needed)}"
         )
+
+
+def _is_rewritten(file: RawFile, entry: LedgerEntry | None) -> bool:
+    """Whether a file is what was staged before, written anew, and not a delivery of its own."""
+    return entry is not None and entry.version.startswith(REWRITTEN) and is_same_content(file, entry)
 
 
 def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None:

@@ -145,7 +145,12 @@ def last_new(history: Iterable[LedgerEntry]) -> datetime | None:
 
 def is_same_content(file: RawFile, entry: LedgerEntry | None) -> bool:
     """Whether a file is no other delivery than what the entry read."""
-    return entry is not None and entry.version in (file.version, REWRITTEN)
+    return entry is not None and entry.version in (file.version, REWRITTEN, rewritten_as(file.version))
+
+
+def rewritten_as(version: str) -> str:
+    """What the ledger has for a file's version once the file is written anew without being another delivery."""
+    return f"{REWRITTEN}:{version}"
 
 
 def as_delivered(file: RawFile, entry: LedgerEntry | None) -> RawFile:

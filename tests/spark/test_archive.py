@@ -24,6 +24,13 @@ pytestmark = pytest.mark.spark
 DAY_3 = datetime(2024, 1, 3, 12, tzinfo=UTC)
 
 
+def orders(*rows: str) -> str:
+    """Order, customer and quantity as a CSV file."""
+    return "\n".join(
+        ["order_id,customer_id,quantity,product,price,order_date", *(f"{r},Pen,1,2024-01-01" for r in rows)]
+    )
+
+
 def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     zone, lake = RawZone(spark, tmp_lake, "logs"), Path(tmp_lake)
     zone.put({"a.jsonl": json_lines(event("ann"), event("bob"))}, 0)
@@ -92,6 +99,27 @@ def test_the_correction_of_an_archived_file_needs_the_others_only(spark: SparkSe
     zone.put({"b.jsonl": json_lines(event("dan"))}, 3)
     zone.stage()
     assert zone.rows("user_id") == [("bob",), ("dan",)]
+
+
+def test_a_correction_of_what_was_brought_back_is_a_delivery_of_its_own(
+    spark: SparkSession, tmp_lake: str
+) -> None:
+    """It counted as delivered when the archived one was, and took away what archived files delivered, too."""
+    zone = RawZone(spark, tmp_lake, "orders")
+    zone.put({"a.csv": orders("o1,1,3", "o2,1,3")}, 1)
+    zone.stage()
+    zone.put({"b.csv": orders("o1,1,5")}, 2)
+    zone.put({"c.csv": orders("o2,1,3")}, 2)
+    zone.stage()
+    archive(zone.run(), "orders", DAY_3)
+    restore(zone.run(), ["archive/orders/a.csv", "archive/orders/b.csv"])
+    zone.put({"a.csv": orders("o1,1,7")}, 6)
+    with pytest.raises(UserAnalyticsError, match=r"1 are archived.*--restore raw/orders/c\.csv"):
+        zone.stage()
+    restore(zone.run(), ["archive/orders/c.csv"])
+    zone.stage()
+    assert zone.rows("order_id", "quantity") == [("o1", 7), ("o2", 3)]
+    assert zone.ledger()["a.csv"].modified_at == datetime(2024, 1, 7, tzinfo=UTC)
 
 
 class Interrupted(LocalStore):
