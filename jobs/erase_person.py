@@ -38,7 +38,15 @@ from jobs.errors import UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.geolocation.cache import LocationCache
-from jobs.lake.archive import ARCHIVE, RAW, as_raw, note_rewriting, note_rewritten
+from jobs.lake.archive import (
+    ARCHIVE,
+    RAW,
+    as_raw,
+    note_rewriting,
+    note_rewritten,
+    note_waiting,
+    version_of,
+)
 from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, is_same_content, next_batch
 from jobs.lake.objects import RawFile, sha256_of
@@ -145,20 +153,28 @@ def _erase_feed(run: RunContext, search: Search, feed: Feed) -> list[str]:
         current = Ledger(run).current(feed.name)
         # An archived file comes back to `raw/`, unless a correction has its place.
         places = {f.path: f.path if as_raw(f.path) in there else as_raw(f.path) for f, _ in files}
-        # A correction that was not staged yet is still to be one.
         noted = [
             path
             for file, _ in files
             if (path := places[file.path]) != file.path or is_same_content(file, current.get(path))
         ]
+        # What was not staged yet is still to be.
+        waiting = [file for file, _ in files if file.path in there and file.path not in noted]
         note_rewriting(run, feed.name, noted)
+        note_waiting(run, feed.name, waiting)
         for file, _ in files:
             _rewrite(run, search, feed, file, places[file.path])
+            if file in waiting:
+                note_rewritten(run, feed.name, file.path, version_of(run.store, file.path))
     there = {file.path for file in run.store.list(f"{RAW}/{feed.name}")}
     current = Ledger(run).current(feed.name)
     # Those of this run, and of one that was killed.
-    paths = [e.path for e in current.values() if e.version == REWRITTEN and e.path in there]
-    if paths:
+    rewritten = [entry.path for entry in current.values() if entry.version == REWRITTEN]
+    for path in rewritten:
+        # Another file may have the name of one that is gone.
+        if path not in there:
+            note_rewritten(run, feed.name, path)
+    if paths := [path for path in rewritten if path in there]:
         read_again(run, feed, paths, max_rejected_share=1.0)
     # Rows of files that are no longer there.
     table = staging_table(run, feed)

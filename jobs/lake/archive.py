@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.context import RunContext
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds.declaration import Feed
 from jobs.lake.ledger import (
+    FORGOTTEN,
     REWRITTEN,
     Ledger,
     LedgerEntry,
@@ -27,6 +28,7 @@ from jobs.lake.ledger import (
     rewritten_as,
 )
 from jobs.lake.objects import ObjectStore, RawFile, sha256_of
+from jobs.lake.raw import file_id
 
 RAW, ARCHIVE = "raw", "archive"
 
@@ -113,6 +115,19 @@ def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
     current = Ledger(run).current(feed)
     known = [current[path] for path in paths if path in current]
     _note(run, feed, [entry for entry in known if entry.version != REWRITTEN], REWRITTEN)
+
+
+def note_waiting(run: RunContext, feed: str, files: Sequence[RawFile]) -> None:
+    """As `note_rewriting`, of files of which the present version is not staged yet: their time is that of the file."""
+    now = datetime.now(UTC)
+    entries = [
+        LedgerEntry(
+            *(feed, f.path, f.version, file_id(f.path), f.size, f.modified_at, 0, FORGOTTEN, None),
+            *(0, 0, 0, 0, [], run.run_id, now),
+        )
+        for f in files
+    ]
+    _note(run, feed, entries, REWRITTEN)
 
 
 def note_rewritten(run: RunContext, feed: str, path: str, version: str | None = None) -> None:

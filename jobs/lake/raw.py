@@ -58,8 +58,12 @@ class InspectedFile:
 
     @property
     def file_id(self) -> int:
-        """A 64-bit number that stands for the file's path, the same in every lake that holds the path."""
-        return int.from_bytes(sha256(self.file.path.encode()).digest()[:8], "big", signed=True)
+        return file_id(self.file.path)
+
+
+def file_id(path: str) -> int:
+    """A 64-bit number that stands for a file's path, the same in every lake that holds the path."""
+    return int.from_bytes(sha256(path.encode()).digest()[:8], "big", signed=True)
 
 
 def is_compressed(path: str) -> bool:

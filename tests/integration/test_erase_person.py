@@ -331,6 +331,42 @@ def test_a_correction_that_comes_meanwhile_stays_and_is_a_delivery_of_its_own(
     assert [(row.order_id, row.quantity) for row in rows] == [("o2", 9)]
 
 
+def test_what_was_not_staged_yet_is_delivered_when_it_was(
+    spark: SparkSession, tmp_lake: str, warehouse_url: str
+) -> None:
+    """A file that is written anew does not become a later delivery, nor one that has its name later an earlier one."""
+    lake, warehouse = Lake(spark, tmp_lake, warehouse_url), PostgresWarehouse(warehouse_url, "analytics")
+    header, ann, _ = ORDERS.splitlines()
+
+    def put(name: str, day: int, *orders: str) -> None:
+        path = Path(tmp_lake) / "raw/orders" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([header, *orders]))
+        os.utime(path, (1_704_067_200 + day * DAY,) * 2)
+
+    def quantities() -> dict[str, int]:
+        stage(lake.run(), FEEDS["orders"])
+        rows = staging_table(lake, FEEDS["orders"]).read().collect()
+        return {row.order_id: row.quantity for row in rows}
+
+    def bobs(order: str, quantity: int) -> str:
+        return f"{order},42,Lamp,{quantity},9.50,2024-01-03"
+
+    put("corrected.csv", 1, bobs("o3", 1))
+    put("only-ann.csv", 1, ann)
+    assert quantities() == {"o1": 1, "o3": 1}
+    put("corrected.csv", 2, ann, bobs("o3", 2))
+    put("new.csv", 3, ann, bobs("o2", 3))
+    put("later.csv", 4, bobs("o2", 4), bobs("o3", 4))
+    run = lake.run("erase")
+    assert erase(run, warehouse, search_for(run, person([], [CUSTOMER], []))) == []
+    # Staging has what it had, without Ann.
+    assert [row.quantity for row in staging_table(lake, FEEDS["orders"]).read().collect()] == [1]
+    assert quantities() == {"o2": 4, "o3": 4}
+    put("only-ann.csv", 5, bobs("o2", 5))
+    assert quantities() == {"o2": 5, "o3": 4}
+
+
 def test_a_staging_that_begins_meanwhile_waits_for_the_counts(
     spark: SparkSession, tmp_lake: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
