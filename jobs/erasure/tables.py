@@ -67,9 +67,13 @@ def remove_history(run: RunContext, table: LakeTable) -> None:
         # A checkpoint holds what is there now; the entries before it are then needed for history only.
         jvm: Any = run.spark.sparkContext._jvm
         log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(run.spark._jsparkSession, table.uri)
-        log.checkpoint()
         newest = table.version()
-        for name in sorted(folders.file_names(run.spark, f"{table.uri}/_delta_log")):
+        names = sorted(folders.file_names(run.spark, f"{table.uri}/_delta_log"))
+        # Of every tenth version `begin_anew` has made one. Spark leaves that one, but notes the columns of its own, by
+        # which delta-rs finds no numbers of rows in it.
+        if f"{newest:020d}.checkpoint.parquet" not in names:
+            log.checkpoint()
+        for name in names:
             found = LOG_FILE.fullmatch(name)
             if found and int(found[1]) < newest:
                 folders.remove(run.spark, f"{table.uri}/_delta_log/{name}")

@@ -187,6 +187,20 @@ def test_a_table_without_history_reads_and_goes_on(spark: SparkSession, tmp_lake
     assert [row.user_id for row in changes.collect()] == ["eve"]
 
 
+def test_a_table_without_history_counts_its_rows_at_every_version(spark: SparkSession, tmp_lake: str) -> None:
+    """delta-rs, which makes the newest version, writes a checkpoint of its own in every tenth."""
+    lake = Lake(spark, tmp_lake)
+    lake.stage_logs(1, "bob | 2024-05-02 08:00:00 | login | phone | Rome")
+    table = lake.staged()
+    while table.version() < 9:
+        begin_anew(table)
+    for version in (9, 10):
+        assert table.version() == version
+        remove_history(lake.run(), table)
+        assert (table.few_count(), table.read().count()) == (1, 1)
+        begin_anew(table)
+
+
 @pytest.mark.parametrize(
     ("feeds", "killed"),
     [
