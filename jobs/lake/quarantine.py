@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def count_rejected(
     feed: str | None = None,
     reason: str | None = None,
     file: str | None = None,
-    run_ids: Sequence[str] | None = None,
+    run_ids: Collection[str] | None = None,
 ) -> list[RejectedCount]:
     """Count rejected records by feed, file and reasons, in this order; without Spark.
 
@@ -110,7 +110,7 @@ def no_such_reason(reason: str, counts: Sequence[RejectedCount]) -> str:
 
 
 def sample_rejected(
-    table: LakeTable, counts: Sequence[RejectedCount], number: int, run_ids: Sequence[str] | None = None
+    table: LakeTable, counts: Sequence[RejectedCount], number: int, run_ids: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
     """So many records of every feed and combination of reasons that was counted, the same ones each time."""
     if not counts:
@@ -126,7 +126,7 @@ def sample_rejected(
     return [row for row in found if (row["feed"], tuple(row["reasons"])) in kinds]
 
 
-def _of_runs(run_ids: Sequence[str] | None) -> str:
+def _of_runs(run_ids: Collection[str] | None) -> str:
     return "true" if run_ids is None else f"run_id IN ({', '.join(map(_text, run_ids))})"
 
 

@@ -114,15 +114,16 @@ def collect_report(run: RunContext, run_id: str | None = None, since: datetime |
         raise ConfigurationError(
             f"run {wanted}: not among the {len(known)} recorded ones; see `user-analytics status`"
         )
-    ids = [row["run_id"] for row in chosen]
+    # In order, and quick to look up: after a year there are thousands of runs, and far more files.
+    ids = {row["run_id"]: number for number, row in enumerate(chosen)}
     end = max(row["started_at"] + timedelta(seconds=row["seconds"]) for row in chosen)
-    past = [row["run_id"] for row in known if row["started_at"] <= end]
+    past = dict.fromkeys(row["run_id"] for row in known if row["started_at"] <= end)
     histories = Ledger(run).histories()
     upto = {name: [e for e in entries if e.run_id in past] for name, entries in histories.items()}
     rejected = any(e.run_id in ids and e.rejected for entries in upto.values() for e in entries)
     reasons, examples = _rejected(run, ids, upto) if rejected else ({}, {})
-    steps = sorted(_rows(run, "etl_steps", ids), key=lambda s: (ids.index(s["run_id"]), s["step_number"]))
-    checks = _rows(run, "etl_checks", set(past))
+    steps = sorted(_rows(run, "etl_steps", ids), key=lambda s: (ids[s["run_id"]], s["step_number"]))
+    checks = _rows(run, "etl_checks", past)
     refused = _refused(run, chosen, steps, upto)
     return Report(
         chosen,
@@ -167,7 +168,7 @@ def _refused(
 
 
 def _rejected(
-    run: RunContext, run_ids: Sequence[str], histories: Mapping[str, Sequence[LedgerEntry]]
+    run: RunContext, run_ids: Collection[str], histories: Mapping[str, Sequence[LedgerEntry]]
 ) -> tuple[dict[str, Counter[str]], dict[str, list[Example]]]:
     """By feed: how many records broke each rule, and some of them."""
     table = quarantine_table(run)
@@ -189,7 +190,7 @@ def _rejected(
 def _feed(
     name: str,
     history: Sequence[LedgerEntry],
-    run_ids: Sequence[str],
+    run_ids: Collection[str],
     end: datetime,
     reasons: Mapping[str, int],
     examples: Sequence[Example],
@@ -231,8 +232,8 @@ def declared_rules() -> dict[tuple[str, str], Rule]:
 
 def _rules(
     checks: Sequence[Mapping[str, Any]],
-    run_ids: Sequence[str],
-    past: Sequence[str],
+    run_ids: Collection[str],
+    past: Collection[str],
     histories: Mapping[str, Sequence[LedgerEntry]],
 ) -> list[RuleReport]:
     """Declared rules with what the runs found by them, and what the runs found besides."""
