@@ -367,3 +367,18 @@ def test_a_file_that_vanishes_while_it_is_read_is_refused_and_the_others_are_sta
     zone.stage()
     assert zone.counts() == {"here.jsonl": (1, 1, 0, 0)}
     assert "gone.jsonl" in zone.refused()
+
+
+def test_a_backlog_of_many_files_is_not_listed_in_as_many_tasks(spark: SparkSession, tmp_path: Path) -> None:
+    files = [tmp_path / f"{n}.jsonl" for n in range(100)]
+    for file in files:
+        file.write_text("{}\n")
+    spark.sparkContext.setJobGroup("backlog", "")
+    try:
+        assert spark.read.text(list(map(str, files))).count() == 100
+    finally:
+        spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
+    tracker = spark.sparkContext.statusTracker()
+    jobs = map(tracker.getJobInfo, tracker.getJobIdsForGroup("backlog"))
+    stages = [tracker.getStageInfo(number) for job in jobs if job for number in job.stageIds]
+    assert 0 < max(stage.numTasks for stage in stages if stage) <= 32
