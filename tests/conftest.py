@@ -140,28 +140,32 @@ def bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmula
 def make_database(postgres: str) -> Iterator[Callable[..., str]]:
     """A function that makes a new, empty database, or a copy of the one at an address, and gives its address.
 
-    options: what CREATE DATABASE takes besides the template.
+    encoding: of an empty database in the locale C, whatever the server's own encoding and locale.
     """
     made: list[str] = []
     connection = psycopg2.connect(postgres)
     connection.autocommit = True
 
-    def make(like: str = "template1", options: str = "") -> str:
+    def make(like: str = "template1", encoding: str | None = None) -> str:
         name = f"test_{uuid.uuid4().hex[:12]}"
+        options = sql.SQL("TEMPLATE {}").format(sql.Identifier(like.rsplit("/", 1)[-1]))
+        if encoding is not None:
+            # Since PostgreSQL 15, 18 of which would otherwise keep a provider that has UTF8 only.
+            provider = " LOCALE_PROVIDER libc" if connection.server_version >= 150_000 else ""
+            form = "TEMPLATE template0 ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'" + provider
+            options = sql.SQL(form).format(sql.Literal(encoding))
         with connection.cursor() as cursor:
-            cursor.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {} " + options).format(
-                    sql.Identifier(name), sql.Identifier(like.rsplit("/", 1)[-1])
-                )
-            )
+            cursor.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), options))
         made.append(name)
         return postgres.rsplit("/", 1)[0] + f"/{name}"
 
     yield make
     with connection.cursor() as cursor:
         for name in made:
-            # Its FORCE is PostgreSQL's since 13.
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            # DROP DATABASE has FORCE since PostgreSQL 13 only.
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
+            )
             cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
     connection.close()
 

@@ -122,8 +122,8 @@ def main(tmp_lake: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_files_are_utf_8_whatever_the_encodings_of_source_and_client(
     tmp_path: Path, make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    url = make_database("template0", f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'")
-    execute(url, TABLE.replace("'ünï'", "U&'\\00fcn\\00ef'"))
+    url = make_database(encoding=encoding)
+    execute(url, TABLE)
     if encoding == "UTF8":
         monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     store = LocalStore(tmp_path)

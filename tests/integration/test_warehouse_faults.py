@@ -94,7 +94,7 @@ def test_another_client_encoding_garbles_nothing(
 def test_a_database_that_cannot_hold_every_text_is_refused(
     make_database: Callable[..., str], encoding: str
 ) -> None:
-    url = make_database("template0", f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'")
+    url = make_database(encoding=encoding)
     message = f"the database's encoding is {encoding}, .*ENCODING 'UTF8'"
     with pytest.raises(ConfigurationError, match=message) as error:
         publish(url, TEXTS, 1)

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
-from jobs.context import RunContext
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.feeds.customers import CUSTOMERS
 from jobs.feeds.logs import LOGS
 from jobs.feeds.mapping import declared_sources
-from jobs.lake.ledger import Ledger, LedgerEntry
-from jobs.lake.objects import LocalStore
 from jobs.quality.evaluation import freshness_result, volume_result
 from jobs.quality.masking import shown_error, shown_record
 from jobs.quality.page import page
-from jobs.quality.report import Bar, Example, FeedReport, Report, RuleReport, collect_report
+from jobs.quality.report import Bar, Example, FeedReport, Report, RuleReport
 from jobs.quality.rules import Action, Kind, Rule
 from jobs.quality.tables import rules_of, table_rules
-from jobs.runs import run_table
-from jobs.settings import Settings
 
 NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -312,37 +304,3 @@ def test_the_page_is_html_on_its_own_and_escapes_what_is_data() -> None:
     mended = replace(quiet, files=1, read=3, accepted=1, rejected=2)
     past = " ".join(outline(page(Report([{**run, "started_at": NOW}], [], [mended], [], NOW))).text.split())
     assert "reason records users no longer in quarantine: read again or reset since 2 Examples." in past
-
-
-def report_seconds(lake: Path, run_ids: Sequence[str], files: int) -> float:
-    """How much processor time a report of all runs takes that read so many files between them."""
-
-    def no_spark() -> SparkSession:
-        raise AssertionError("Spark was started")
-
-    settings = Settings(lake_uri=str(lake), warehouse_url="embedded:unused")
-    run = RunContext(no_spark, settings, LocalStore(lake), run_id="0", command="report")
-    entry = LedgerEntry(
-        *("logs", "raw/logs/a.jsonl", "1", 1, 1, NOW, 1, "staged", None),
-        *(1, 1, 0, 0, [], "", NOW),
-    )
-    read = (replace(entry, run_id=run_ids[n * len(run_ids) // files], batch=n) for n in range(files))
-    with run.locks.hold("staging/_ingested_files", "runs"):
-        Ledger(run).table.ensure().add([tuple(asdict(e).values()) for e in read])
-        runs = run_table(run, "etl_runs").ensure()
-        runs.add([(i, "run", "0", NOW, 1.0, "done", None, None, None) for i in run_ids])
-        steps = run_table(run, "etl_steps").ensure()
-        steps.add([(i, 1, "stage logs", NOW, 1.0, "done", None, None, None) for i in run_ids])
-    begun = time.process_time()
-    report = collect_report(run, since=NOW)
-    seconds = time.process_time() - begun
-    (logs,) = (feed for feed in report.feeds if feed.name == "logs")
-    assert (len(report.runs), len(report.steps), logs.files) == (len(run_ids), len(run_ids), files)
-    return seconds
-
-
-def test_a_report_takes_as_long_for_each_file_however_many_runs_there_were(tmp_path: Path) -> None:
-    few = report_seconds(tmp_path / "few", ["run"], 20_000)
-    many = report_seconds(tmp_path / "many", [f"{n:032x}" for n in range(10_000)], 20_000)
-    # Up to twice as long, as the runs are read, too; were they looked for in a list, ten times.
-    assert many < 4 * few
