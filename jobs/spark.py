@@ -84,6 +84,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
                 .config("spark.sql.shuffle.partitions", "16")
                 # Of a few cores, none should wait at the end for another's last 128 MB.
                 .config("spark.sql.files.maxPartitionBytes", "32m")
+                # 4 MB by default, so that a task reads eight small files at most.
+                .config("spark.sql.files.openCostInBytes", "256k")
                 # Of more than 32 files, each is looked at by a task of its own otherwise, up to 10,000 of them.
                 .config("spark.sql.sources.parallelPartitionDiscovery.parallelism", "32")
             )

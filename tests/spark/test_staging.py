@@ -369,16 +369,19 @@ def test_a_file_that_vanishes_while_it_is_read_is_refused_and_the_others_are_sta
     assert "gone.jsonl" in zone.refused()
 
 
-def test_a_backlog_of_many_files_is_not_listed_in_as_many_tasks(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_backlog_of_many_files_is_listed_and_read_by_few_tasks(spark: SparkSession, tmp_path: Path) -> None:
     files = [tmp_path / f"{n}.jsonl" for n in range(100)]
     for file in files:
         file.write_text("{}\n")
     spark.sparkContext.setJobGroup("backlog", "")
     try:
-        assert spark.read.text(list(map(str, files))).count() == 100
+        lines = spark.read.text(list(map(str, files)))
+        assert lines.count() == 100
     finally:
         spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
     tracker = spark.sparkContext.statusTracker()
     jobs = map(tracker.getJobInfo, tracker.getJobIdsForGroup("backlog"))
     stages = [tracker.getStageInfo(number) for job in jobs if job for number in job.stageIds]
     assert 0 < max(stage.numTasks for stage in stages if stage) <= 32
+    # As many as the session has threads.
+    assert lines.rdd.getNumPartitions() == 2
