@@ -237,7 +237,8 @@ def read_labelled(run: RunContext, labels: str, reviews: str | None, rating_scal
                 f"{labels}: label {strange.label!r}; known are {', '.join((*POSITIVE_LABELS, *NEGATIVE_LABELS))}"
             )
     elif "rating" in given.columns:
-        rating = F.col("rating").try_cast("double") / rating_scale
+        # What writes a missing number as NaN says no more than an empty field; to Spark it is the greatest of all.
+        rating = F.nanvl(F.col("rating").try_cast("double"), F.lit(None)) / rating_scale
         label = F.when(rating > 0.6, 1.0).when(rating <= 0.4, 0.0)
     else:
         raise ConfigurationError(

@@ -233,6 +233,7 @@ def test_longer_text_of_the_same_tone_is_more_certain(shipped: SentimentModel) -
     [
         ("text,label\na,pos\nb,NEG\nc,1\n", {"a": 1.0, "b": 0.0, "c": 1.0}),
         ("review,rating\na,9\nb,2\nc,5\nd,\n", {"a": 1.0, "b": 0.0}),
+        ("review,rating\na,9\nb,2\nc,NaN\nd,nan\n", {"a": 1.0, "b": 0.0}),
         ('text,label,group\n"a, ""quoted""\nline",pos,film\n', {'a, "quoted"\nline': 1.0}),
     ],
 )
