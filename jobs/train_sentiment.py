@@ -81,6 +81,7 @@ def train(
     rows = training.prepared(labelled, parameters)
     with kept_on_disk(rows):
         all_texts, counts = training.read_texts(rows, parameters.folds)
+    _refuse_unmeasurable(all_texts, parameters.folds)
     log.info("train: %s terms in two texts and more", f"{len(counts.terms):,}")
 
     folds, held_out = list(range(parameters.folds)), parameters.folds
@@ -207,6 +208,18 @@ def _identify(labelled: DataFrame, parameters: Parameters) -> tuple[str, int, in
     seen = json.dumps([FORMAT, FITTING, parameters.as_dict(), row.texts, str(row.content)])
     version = hashlib.sha256(seen.encode()).hexdigest()[:12]
     return version, row.texts, row.texts - row.different, row.grouped > 0
+
+
+def _refuse_unmeasurable(texts: training.Texts, folds: int) -> None:
+    """Stop where nothing could be measured: few groups, or few different texts, do not reach every part."""
+    size = np.bincount(texts.part, minlength=folds + 1)
+    positive = int(texts.label[texts.part == folds].sum())
+    if 0 in size or positive in (0, size[folds]):
+        raise ConfigurationError(
+            f"--labels: texts that are equal, or of one group, stay together, so that of {folds} folds "
+            f"{np.count_nonzero(size[:folds] == 0)} are empty, and the held-out part has {positive} positive and "
+            f"{size[folds] - positive} negative texts; give more groups or more different texts"
+        )
 
 
 def _telling(terms: Terms, scale: np.typing.NDArray[np.float64]) -> dict[str, list[tuple[str, float]]]:

@@ -271,6 +271,13 @@ def test_unusable_labels_are_named(spark: SparkSession, tmp_lake: str, tmp_path:
         read_labelled(run, str(file), str(tmp_path / "reviews.csv"), 10)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_too_few_groups_to_measure_with_are_refused(spark: SparkSession, tmp_lake: str, groups: int) -> None:
+    rows = [(text, label, f"film {i % groups}") for i, (text, label, _) in enumerate(texts(80))]
+    with pytest.raises(ConfigurationError, match="give more groups or more different texts"):
+        train(Lake(spark, tmp_lake).run(), labelled(spark, rows), "few", FAST, "Made up.", None)
+
+
 def test_command_says_what_is_wrong(
     tmp_lake: str,
     tmp_path: Path,
