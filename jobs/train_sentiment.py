@@ -225,9 +225,11 @@ def _refuse_unmeasurable(texts: training.Texts, folds: int) -> None:
 def _telling(terms: Terms, scale: np.typing.NDArray[np.float64]) -> dict[str, list[tuple[str, float]]]:
     added = np.where(terms.positive + terms.negative >= TELLING_TEXTS, terms.weight * scale, 0.0)
     order = np.argsort(added, kind="stable")
+    # Of few texts, fewer terms than that occur in so many: the list is shorter then.
+    positive, negative = order[::-1][:TELLING_TERMS], order[:TELLING_TERMS]
     return {
-        "positive": [(terms.term[i], round(float(added[i]), 4)) for i in order[::-1][:TELLING_TERMS]],
-        "negative": [(terms.term[i], round(float(added[i]), 4)) for i in order[:TELLING_TERMS]],
+        "positive": [(terms.term[i], round(float(added[i]), 4)) for i in positive if added[i] > 0],
+        "negative": [(terms.term[i], round(float(added[i]), 4)) for i in negative if added[i] < 0],
     }
 
 

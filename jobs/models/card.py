@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 
@@ -115,8 +116,11 @@ def _confusion(e: Mapping[str, Any]) -> str:
 
 
 def _telling(telling: Mapping[str, Sequence[Sequence[Any]]]) -> list[tuple[str, ...]]:
-    pairs = zip(telling["positive"], telling["negative"], strict=False)
-    return [(f"`{p}`", f"{wp:+.2f}", f"`{n}`", f"{wn:+.2f}") for (p, wp), (n, wn) in pairs]
+    def cells(term: str, weight: float) -> tuple[str, str]:
+        return "`{}`".format(term.replace("|", "\\|")), f"{weight:+.2f}"
+
+    sides = ([cells(*pair) for pair in telling[side]] for side in ("positive", "negative"))
+    return [(*p, *n) for p, n in zip_longest(*sides, fillvalue=("", ""))]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyspark.ml import PipelineModel
 from pyspark.ml.functions import vector_to_array
@@ -17,11 +18,13 @@ from pyspark.sql import functions as F
 
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.models import training
+from jobs.models.card import model_card
 from jobs.models.files import (
     CARD,
     DESCRIPTION,
     SHIPPED,
     TERMS,
+    Terms,
     chosen_version,
     load_model,
     shipped_model,
@@ -30,7 +33,7 @@ from jobs.models.files import (
 from jobs.models.short_sentences import NEGATIVE, POSITIVE, UNDECIDABLE
 from jobs.models.training import Parameters
 from jobs.samples.reviews import BAD, FILMS, GOOD, OPENINGS
-from jobs.train_sentiment import main, read_labelled, train
+from jobs.train_sentiment import _telling, main, read_labelled, train
 from jobs.transforms.sentiment import SentimentModel, score
 from tests.lakes import Lake
 
@@ -157,6 +160,22 @@ def test_card_and_figures(trained: Trained) -> None:
     assert description["telling"]["positive"][0][1] > 0 > description["telling"]["negative"][0][1]
     for part in ("## Data", "## Limits", "Reliability", "said positive", "Made up."):
         assert part in card
+
+
+def test_telling_terms_are_of_many_texts_and_weigh_something() -> None:
+    terms = Terms(
+        ["bad", "good", "rare"], np.array([0, 50, 49]), np.array([50, 0, 0]), np.array([2.0, 3.0, 9.0])
+    )
+    telling = _telling(terms, np.array([-1.0, 1.0, 1.0]))
+    assert telling == {"positive": [("good", 3.0)], "negative": [("bad", -2.0)]}
+
+
+def test_card_shows_sides_of_unequal_length_whole() -> None:
+    description = json.loads((SHIPPED / DESCRIPTION).read_text())
+    description["telling"] = {"positive": [["a | b", 1.5]], "negative": [["bad", -2.0], ["dull", -1.0]]}
+    assert (
+        model_card(description).count("| `a \\| b` | +1.50 | `bad` | -2.00 |\n|  |  | `dull` | -1.00 |") == 1
+    )
 
 
 def test_equal_texts_and_groups_stand_on_one_side(spark: SparkSession) -> None:
