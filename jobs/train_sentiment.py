@@ -39,6 +39,7 @@ from jobs.models.card import model_card
 from jobs.models.files import (
     CARD,
     DESCRIPTION,
+    FORMAT,
     LAKE_PREFIX,
     TERMS,
     Terms,
@@ -55,7 +56,6 @@ from jobs.settings import Settings
 from jobs.spark import kept_on_disk, local_rows
 from jobs.transforms.sentiment import SentimentModel, score
 
-FORMAT = 1
 # Part of the version: raised when the same texts and parameters give other weights, if only in the last digits.
 FITTING = 2
 COMPACT_TERMS = 100_000

@@ -9,7 +9,9 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +29,11 @@ from jobs.transforms.sentiment import Calibration, SentimentModel
 SHIPPED = project_root() / "jobs" / "models" / "film_reviews"
 DESCRIPTION, TERMS, CARD = "model.json", "terms.tsv.gz", "MODEL_CARD.md"
 LAKE_PREFIX = "models/sentiment"
+# Of both files; a model of another one may mean something else by the same figures.
+FORMAT = 1
+# What a file that is cut off or overwritten raises when it is read.
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, ValueError, IndexError)
+OTHERWISE = "make it anew with train-sentiment --again, remove its folder, or score with --model shipped"
 HEADER = "term\tpositive\tnegative\tweight"
 
 
@@ -120,10 +127,23 @@ def lake_models(store: ObjectStore) -> list[str]:
 
 
 def describe_lake_model(store: ObjectStore, version: str) -> dict[str, Any]:
-    """`model.json` of a model in the lake."""
-    with store.open(f"{LAKE_PREFIX}/{version}/{DESCRIPTION}") as stream:
+    """`model.json` of a model in the lake. Raises ConfigurationError when it is damaged or of another format."""
+    path = f"{LAKE_PREFIX}/{version}/{DESCRIPTION}"
+    with _whole(path), store.open(path) as stream:
         description: dict[str, Any] = json.loads(stream.read())
+    form = description.get("format") if isinstance(description, dict) else None
+    if form != FORMAT:
+        raise ConfigurationError(f"{path}: of format {form}, not {FORMAT}; {OTHERWISE}")
     return description
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """Name the file of a model that turns out to be damaged while it is read."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise ConfigurationError(f"{path}: damaged ({error}); {OTHERWISE}") from None
 
 
 def shipped_version() -> str:
@@ -134,7 +154,7 @@ def shipped_version() -> str:
 def lake_model(spark: SparkSession, store: ObjectStore, version: str) -> SentimentModel:
     """A model of the lake, by version."""
     path = f"{LAKE_PREFIX}/{version}/{TERMS}"
-    with store.open(path) as stream:
+    with _whole(path), store.open(path) as stream:
         # A whole read: the stream of an object store need not be seekable.
         terms = read_terms(io.BytesIO(stream.read()), path)
     return as_model(spark, describe_lake_model(store, version), terms)

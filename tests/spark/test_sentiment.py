@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -22,6 +23,7 @@ from jobs.models.card import model_card
 from jobs.models.files import (
     CARD,
     DESCRIPTION,
+    HEADER,
     SHIPPED,
     TERMS,
     Terms,
@@ -319,3 +321,34 @@ def test_unknown_model_is_named(spark: SparkSession, trained: Trained) -> None:
         chosen_version(store, "no-such-version")
     assert load_model(spark, store, chosen_version(store, "latest")).version == trained.version
     assert chosen_version(store, "shipped") == shipped_version() != trained.version
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        (TERMS, lambda whole: whole[:300], "damaged"),
+        (TERMS, lambda whole: whole[:400] + b"......" + whole[406:], "damaged"),
+        (TERMS, lambda _: b"term", "damaged"),
+        (TERMS, lambda _: gzip.compress(f"{HEADER}\na\t1\n".encode()), "damaged"),
+        (TERMS, lambda _: gzip.compress(f"{HEADER}\na\t1\tx\t1\n".encode()), "damaged"),
+        (DESCRIPTION, lambda whole: whole[:300], "damaged"),
+        (DESCRIPTION, lambda _: b"{}", "of format None, not 1"),
+        (DESCRIPTION, lambda whole: whole.replace(b'"format": 1', b'"format": 2'), "of format 2, not 1"),
+    ],
+)
+def test_damaged_model_is_named(
+    spark: SparkSession,
+    trained: Trained,
+    tmp_lake: str,
+    name: str,
+    damage: Callable[[bytes], bytes],
+    message: str,
+) -> None:
+    lake = Lake(spark, tmp_lake)
+    folder = lake.folder / "models" / "sentiment" / trained.version
+    folder.mkdir(parents=True)
+    for file in (TERMS, DESCRIPTION):
+        content = (trained.folder / file).read_bytes()
+        (folder / file).write_bytes(damage(content) if file == name else content)
+    with pytest.raises(ConfigurationError, match=f"{trained.version}/{name}: {message}"):
+        load_model(spark, lake.run().store, trained.version)
