@@ -32,7 +32,10 @@ def model_card(d: Mapping[str, Any]) -> str:
         + ", ".join(f"{name} {value}" for name, value in d["parameters"].items())
         + ".",
         "## How good it is",
-        f"Repeated texts{' and groups' if d['grouped'] else ''} never stand on both sides of a split.",
+        "Texts of one group never stand on both sides of a split, nor do repeated texts without a group; a text that "
+        "is repeated in another group may."
+        if d["grouped"]
+        else "Repeated texts never stand on both sides of a split.",
         _measures(d["cross_validation"], d["held_out"]),
         f"Accuracy by fold: {', '.join(f'{100 * a:.2f} %' for a in d['fold_accuracy'])} (each with the others' texts, "
         f"without the held-out part; standard deviation {100 * d['fold_deviation']:.2f}). Reviews of one film stand in "

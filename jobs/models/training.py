@@ -118,8 +118,8 @@ class Scored:
 def prepared(labelled: DataFrame, parameters: Parameters) -> DataFrame:
     """text string, label double, group string (null: the text itself) → what training needs, one row per text.
 
-    text_key bigint (hash of the tokens), label, part int, items array<string> (the tokens). Texts with equal tokens,
-    or of one group, have the same part: 0..folds-1, or folds for the held-out tenth.
+    text_key bigint (hash of the tokens), label, part int, items array<string> (the tokens). Texts of one group have
+    the same part, and so do those without a group that have equal tokens: 0..folds-1, or folds for the held-out tenth.
     """
     group = F.coalesce(F.xxhash64("group"), F.col("text_key"))
     held_out = F.pmod(F.xxhash64(F.lit(parameters.seed), "_group"), F.lit(HELD_OUT)) == 0

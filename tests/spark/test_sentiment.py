@@ -194,6 +194,16 @@ def test_equal_texts_and_groups_stand_on_one_side(spark: SparkSession) -> None:
     assert prepared.select("part").distinct().count() > 2
 
 
+def test_card_says_what_stands_on_one_side_of_a_split(spark: SparkSession) -> None:
+    rows = [("A fine film.", 1.0, f"film {i}") for i in range(20)]
+    parts = training.prepared(labelled(spark, rows), Parameters()).select("part").distinct().count()
+    description = json.loads((SHIPPED / DESCRIPTION).read_text())
+    grouped, alone = (model_card({**description, "grouped": given}) for given in (True, False))
+    assert parts > 1
+    assert "a text that is repeated in another group may." in grouped
+    assert "Repeated texts never stand on both sides of a split." in alone
+
+
 def test_top_terms_add_up_to_the_probability(trained: Trained) -> None:
     model = trained.model()
     (row,) = judged(model, "superb and dull")
