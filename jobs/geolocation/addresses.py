@@ -40,7 +40,8 @@ def _reason(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
         ("link_local", address.is_link_local),
         ("multicast", address.is_multicast),
         ("reserved", address.is_reserved),
-        ("private", address.is_private),
+        # IPv6's first private addresses, deprecated and still in use, are global to Python.
+        ("private", address.is_private or getattr(address, "is_site_local", False)),
         ("reserved", not address.is_global),
     )
     return next((kind for kind, holds in kinds if holds), "")

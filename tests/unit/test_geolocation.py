@@ -29,6 +29,7 @@ OSLO = Location("located", 59.9, 10.7, "Norway", "Oslo County", "Oslo", "Europe/
         ("172.16.0.1", "private"),
         ("192.168.1.1", "private"),
         ("fd12:3456::1", "private"),
+        ("fec0::1", "private"),
         ("::ffff:10.0.0.1", "private"),
         ("224.0.0.251", "multicast"),
         ("ff02::fb", "multicast"),
