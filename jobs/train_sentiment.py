@@ -280,7 +280,8 @@ def _joined(run: RunContext, labels: DataFrame, reviews: str, name: str) -> Data
             F.col(_column(file, IDENTIFIER, reviews)).alias("review_id"),
             F.col(_column(file, TEXT, reviews)).alias("review"),
         )
-    given = labels.withColumnRenamed(key, "review_id")
+    # A text beside the id would be another one, or leave it open which is meant.
+    given = labels.drop(*TEXT).withColumnRenamed(key, "review_id")
     both = given.join(texts, "review_id", "inner")
     if both.isEmpty():
         raise UserAnalyticsError(f"{name}: no {key} of it occurs among the reviews ({reviews})")

@@ -276,8 +276,18 @@ def test_labels_and_ratings(
     assert {row.text: row.label for row in frame.collect()} == expected
 
 
-def test_labels_by_id_find_their_texts(spark: SparkSession, tmp_lake: str, tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text("id_review,label\n7,pos\n8,neg\n9,neg\n")
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "id_review,label\n7,pos\n8,neg\n9,neg\n",
+        "id_review,text,label\n7,other,pos\n8,other,neg\n",
+        "id_review,review,label\n7,other,pos\n8,other,neg\n",
+    ],
+)
+def test_labels_by_id_find_their_texts(
+    spark: SparkSession, tmp_lake: str, tmp_path: Path, labels: str
+) -> None:
+    (tmp_path / "labels.csv").write_text(labels)
     (tmp_path / "reviews.csv").write_text("cid,review_str,id_review\n1,good,7\n1,bad,8\n")
     run = Lake(spark, tmp_lake).run()
     frame = read_labelled(run, str(tmp_path / "labels.csv"), str(tmp_path / "reviews.csv"), 10)
