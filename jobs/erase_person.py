@@ -31,7 +31,7 @@ from pyspark.sql import functions as F
 from jobs.console import log
 from jobs.context import RunContext, job_main, open_run, parser
 from jobs.erasure.person import Person, person
-from jobs.erasure.raw_files import cut, may_name, opened, packed
+from jobs.erasure.raw_files import cut, may_name, opened, packed, unread
 from jobs.erasure.tables import begin_anew, persons_rows, remove_history
 from jobs.erasure.traces import Search, Trace
 from jobs.errors import UserAnalyticsError
@@ -51,7 +51,6 @@ from jobs.lake.intermediates import remove_intermediates
 from jobs.lake.ledger import REWRITTEN, STAGED, Ledger, by_path, is_same_content, next_batch
 from jobs.lake.objects import RawFile, sha256_of
 from jobs.lake.quarantine import quarantine_table
-from jobs.lake.raw import is_compressed
 from jobs.lake.rereading import read_again
 from jobs.lake.staging import SAME_KEY, staging_table
 from jobs.lake.tables import LakeTable
@@ -191,9 +190,9 @@ def _persons_files(run: RunContext, search: Search, feed: Feed) -> list[tuple[Ra
     found = []
     for zone in (RAW, ARCHIVE):
         for file in run.store.list(f"{zone}/{feed.name}"):
-            if is_compressed(file.path):
-                continue
             try:
+                if unread(run.store, file.path):
+                    continue
                 with run.store.open(file.path) as stream, opened(stream, file.path) as plain:
                     if not may_name(search.person, plain):
                         continue

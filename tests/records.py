@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
+import zipfile
 from collections.abc import Iterable
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 PURCHASE_HEADER = (
     "InvoiceNo",
@@ -62,6 +68,17 @@ def reviews(*rows: tuple[str, ...]) -> str:
 
 def zipped(text: str) -> bytes:
     return gzip.compress(text.encode(), mtime=0)
+
+
+def unread_forms(text: str) -> dict[str, bytes]:
+    """A text in forms in which no file is read, though its name may say that it is plain."""
+    book, table = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(book, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/sharedStrings.xml", text)
+    pq.write_table(pa.table({"text": [text]}), table, compression="none")
+    forms = {"xlsx": book.getvalue(), "parquet": table.getvalue()}
+    forms |= {"bz2": bz2.compress(text.encode()), "xz": lzma.compress(text.encode())}
+    return forms | {name: text.encode(name) for name in ("utf-16-le", "utf-16-be")}
 
 
 USER_HEADER = (

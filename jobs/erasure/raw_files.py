@@ -20,6 +20,8 @@ from typing import IO, cast
 from jobs.erasure.person import Person
 from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
+from jobs.lake.objects import ObjectStore
+from jobs.lake.raw import FORM_BYTES, is_compressed, unread_form
 
 PIECE_BYTES = 1024 * 1024
 # No address and no identifier is longer, be it escaped; a piece that is searched begins with so much of the one before.
@@ -42,6 +44,14 @@ class Cut:
 def opened(stream: IO[bytes], path: str) -> IO[bytes]:
     """The bytes of a file, unpacked."""
     return cast(IO[bytes], gzip.open(stream)) if path.endswith(".gz") else stream
+
+
+def unread(store: ObjectStore, path: str) -> str | None:
+    """Why staging does not read a file, whatever is in it: nobody can be found in it or be cut out of it."""
+    if is_compressed(path):
+        return "this compression is not read"
+    with store.open(path) as stream, opened(stream, path) as plain:
+        return unread_form(plain.read(FORM_BYTES))
 
 
 def may_name(person: Person, stream: IO[bytes]) -> bool:

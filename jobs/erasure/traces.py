@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from jobs.context import RunContext
 from jobs.erasure.person import ID_COLUMNS, Person, readings
-from jobs.erasure.raw_files import cut, may_name, opened
+from jobs.erasure.raw_files import cut, may_name, opened, unread
 from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames, declared_sources, mapped_sources
@@ -22,7 +22,6 @@ from jobs.lake import folders
 from jobs.lake.archive import ARCHIVE, RAW, as_raw
 from jobs.lake.ledger import LedgerEntry
 from jobs.lake.locks import FOLDER as LOCKS
-from jobs.lake.raw import is_compressed, unread_form
 from jobs.warehouse.base import Warehouse
 from jobs.warehouse.declarations import tables
 
@@ -74,11 +73,8 @@ class Search:
             return f"cannot be searched: {type(error).__name__}"
 
     def _in_raw(self, run: RunContext, feed: str, path: str) -> str | None:
-        if is_compressed(path):
-            return "cannot be searched: this compression is not read"
-        with run.store.open(path) as stream, opened(stream, path) as plain:
-            if unread := unread_form(plain.read(2)):
-                return f"cannot be searched: {unread}"
+        if why := unread(run.store, path):
+            return f"cannot be searched: {why}"
         with run.store.open(path) as stream, opened(stream, path) as plain:
             if not may_name(self.person, plain):
                 return None

@@ -44,6 +44,17 @@ MAX_COLUMNS, MANY_COLUMNS = 20_480, 1_000_000
 GLOB_CHARACTER = re.compile(r"[][{}*?\\]")
 SECRET_NAME = re.compile(r"passw|passphrase|pwd|secret|token|credential", re.IGNORECASE)
 MASK = "***"
+# How files begin that are no text, whatever they are called; of Parquet, with the byte that comes next in each.
+UNREAD_FORMS = {
+    b"PK\x03\x04": "an Excel workbook or another ZIP archive; deliver its content as text",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls); save it as CSV in UTF-8",
+    b"PAR1\x15": "Parquet; deliver it as text",
+    b"BZh91AY": "packed by bzip2; deliver it plain or as .gz",
+    b"\xfd7zXZ": "packed by xz; deliver it plain or as .gz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; deliver it plain or as .gz",
+    b"7z\xbc\xaf": "packed by 7-Zip; deliver it plain or as .gz",
+}
+FORM_BYTES = max(map(len, UNREAD_FORMS))
 COMPRESSED = (".bz2", ".deflate", ".zst", ".zip", ".xz", ".lz4", ".snappy", ".7z", ".tar")
 
 
@@ -75,9 +86,12 @@ def unread_form(head: bytes) -> str | None:
     """Why a file that begins so, decompressed, is not the text that its name says; None where it may be."""
     if head.startswith(b"\x1f\x8b"):
         return "holds gzip data; its name must end in .gz, and be compressed only once"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    # Without a mark, too: no header and no JSON begins with a NUL, or has one behind its first character.
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head[:2]:
         return "the file is UTF-16; deliver it as UTF-8"
-    return None
+    return next(
+        (f"the file is {form}" for begin, form in UNREAD_FORMS.items() if head.startswith(begin)), None
+    )
 
 
 def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -> InspectedFile:

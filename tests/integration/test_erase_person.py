@@ -36,6 +36,7 @@ from jobs.runs import RECORDED_TABLES
 from jobs.transforms.keys import KEY
 from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake
+from tests.records import unread_forms
 from tests.services import ObjectStore
 from tests.staging import DAY
 from tests.warehouses import query
@@ -292,6 +293,7 @@ def test_a_file_that_cannot_be_unpacked_is_told(spark: SparkSession, tmp_lake: s
         ("u.csv.gz", gzip.compress(FILES["users/u.csv.gz"])),
         ("U.CSV.BZ2", bz2.compress(USERS.encode())),
         ("u.csv", USERS.encode("utf-16")),
+        *((f"{form}.csv", content) for form, content in unread_forms(USERS).items()),
     ],
 )
 def test_a_file_in_a_form_that_is_not_read_is_told(

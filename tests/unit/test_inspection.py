@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,13 @@ from tests.records import (
     purchase,
     purchases,
     reviews,
+    unread_forms,
     user,
     users,
     zipped,
 )
+
+UNREAD = unread_forms(users(user()))
 
 
 @pytest.fixture
@@ -118,6 +122,26 @@ def test_compression_that_is_not_read_is_named(looked_at) -> None:
     for name in ("a.zip", "A.ZIP", "a.csv.bz2", "a.json.BZ2", "a.json.zst", "a.deflate", "a.tar"):
         with pytest.raises(FileRefused, match="compression is not read"):
             looked_at("logs", "x", name)
+
+
+@pytest.mark.parametrize("feed", ["logs", "users"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (UNREAD["xlsx"], "the file is an Excel workbook or another ZIP archive; deliver its content as text"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "the file is an old Excel workbook"),
+        (UNREAD["parquet"], "the file is Parquet"),
+        (UNREAD["bz2"], "the file is packed by bzip2"),
+        (UNREAD["xz"], "the file is packed by xz"),
+        (UNREAD["utf-16-le"], "the file is UTF-16; deliver it as UTF-8"),
+        (UNREAD["utf-16-be"], "the file is UTF-16; deliver it as UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_named(looked_at, feed: str, content: bytes, message: str) -> None:
+    for name, written in (("a.csv", content), ("a.csv.gz", gzip.compress(content))):
+        with pytest.raises(FileRefused) as raised:
+            looked_at(feed, written, name)
+        assert str(raised.value).startswith(f"{name}: {message}")
 
 
 def test_gzip_that_is_none_or_breaks_off_or_is_empty(looked_at) -> None:
