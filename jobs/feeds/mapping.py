@@ -36,14 +36,18 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
     The file holds one object of `"source name": "field"`, or the other way round, `"field": "source name"`; a
     dotted source name leads into nested JSON records (`{"user_id": "actor.login"}`).
 
-    Raises ConfigurationError naming the file and the entry when it is not such an object or names no field.
+    Raises ConfigurationError naming the file and the entry when it is not such an object, names no field, or gives one
+    source name to two.
     """
     if not file.is_file():
         raise ConfigurationError(f"mapping {file}: not a file")
     try:
-        entries = json.loads(file.read_text(encoding="utf-8-sig"))
+        entries = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigurationError(f"mapping {file}: not JSON: {error}") from None
+    except KeyError as error:
+        # Of two, JSON's readers take the last one, without a word.
+        raise ConfigurationError(f"mapping {file}: {error.args[0]} stands there more than once") from None
     if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
         raise ConfigurationError(f'mapping {file}: expected one object such as {{"source name": "field"}}')
     # A field without sources is derived from others.
@@ -52,14 +56,23 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
     by_field = all(key in fields for key in entries)
     if not by_source and not by_field:
         unknown = sorted(value for key, value in entries.items() if value not in fields and key not in fields)
+        if not unknown:
+            raise ConfigurationError(
+                f"mapping {file}: in some entries the field of {feed.name} stands first, in others last; "
+                'write all as "source name": "field"'
+            )
         raise ConfigurationError(
-            f"mapping {file}: {', '.join(unknown) or 'its entries'}: not a field of {feed.name}; "
+            f"mapping {file}: {', '.join(unknown)}: not a field of {feed.name}; "
             f"the fields are {', '.join(name for name in feed.columns if name in fields)}"
         )
     pairs = [(value, key) if by_source else (key, value) for key, value in entries.items()]
     # In a CSV file's header, letter case does not matter.
     same: Callable[[str], str] = str.lower if feed.format is RawFormat.CSV else str
     names = {field.name: field.sources for field in feed.fields}
+    given: dict[str, str] = {}
+    for name, source in pairs:
+        if (other := given.setdefault(same(source), name)) != name:
+            raise ConfigurationError(f"mapping {file}: {source} is given to two fields, {other} and {name}")
     secrets = {source for name in feed.secrets for source in names[name]}
     for name, source in pairs:
         if source.lower() in secrets and name not in feed.secrets:
@@ -71,3 +84,13 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
             if other != name:
                 names[other] = tuple(s for s in names[other] if same(s) != same(source))
     return names
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON. Raises KeyError for a name that stands in it twice."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise KeyError(name)
+        found[name] = value
+    return found

@@ -87,6 +87,10 @@ def test_an_empty_mapping_changes_nothing(mapping: Path) -> None:
         ('{"user_id": 5}', "expected one object"),
         ('{"user_id": ["a"]}', "expected one object"),
         ('{"login": "usr_id"}', "usr_id: not a field of logs; the fields are user_id, timestamp"),
+        ('{"id": "user_id", "id": "device"}', "id stands there more than once"),
+        ('{"user_id": "actor", "user_id": "login"}', "user_id stands there more than once"),
+        ('{"user_id": "id", "device": "id"}', "id is given to two fields, user_id and device"),
+        ('{"login": "user_id", "device": "agent"}', "the field of logs stands first, in others last"),
     ],
 )
 def test_a_wrong_mapping_is_an_error_that_names_file_and_entry(
@@ -96,6 +100,14 @@ def test_a_wrong_mapping_is_an_error_that_names_file_and_entry(
     with pytest.raises(ConfigurationError, match=r"mapping\.json") as raised:
         load_mapping(LOGS, mapping)
     assert message in str(raised.value)
+
+
+def test_of_csv_a_name_in_two_spellings_is_one(mapping: Path) -> None:
+    mapping.write_text('{"Number": "source_id", "NUMBER": "status"}')
+    with pytest.raises(ConfigurationError, match="NUMBER is given to two fields, source_id and status"):
+        load_mapping(USERS, mapping)
+    mapping.write_text('{"Number": "source_id", "NUMBER": "source_id"}')
+    assert load_mapping(USERS, mapping)["source_id"][:2] == ("Number", "NUMBER")
 
 
 def test_a_folder_or_nothing_instead_of_a_file(tmp_path: Path) -> None:
