@@ -55,6 +55,7 @@ UNREAD_FORMS = {
     b"7z\xbc\xaf": "packed by 7-Zip; deliver it plain or as .gz",
 }
 FORM_BYTES = max(map(len, UNREAD_FORMS))
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 COMPRESSED = (".bz2", ".deflate", ".zst", ".zip", ".xz", ".lz4", ".snappy", ".7z", ".tar")
 
 
@@ -173,8 +174,21 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     missing = [f.name for f in feed.fields if f.required and not found[f.name]]
     if missing:
         wanted = "; ".join(f"{name} (as {' or '.join(names[name])})" for name in missing)
-        raise FileRefused(f"{file.path}: missing column: {wanted}; {shown}")
+        raise FileRefused(
+            f"{file.path}: missing column: {wanted}{_other_separator(names, row, missing)}; {shown}"
+        )
     return header
+
+
+def _other_separator(names: SourceNames, row: Sequence[str], missing: Sequence[str]) -> str:
+    """What to say where a missing column is there once a header is cut as many spreadsheets write it."""
+    for mark, called in SEPARATORS.items():
+        found = columns_by_field(names, [cell.strip(' "') for cell in ",".join(row).split(mark)])
+        if any(found[name] for name in missing):
+            return (
+                f"; {called} stand between its columns, deliver it with commas there, and points in numbers"
+            )
+    return ""
 
 
 def columns_by_field(names: SourceNames, header: Sequence[str]) -> dict[str, list[int]]:
