@@ -1,4 +1,4 @@
-"""The feeds, by name. Adding one is adding a file here and its tests."""
+"""The feeds, by name. A new one is a file here, its name below and in `dags/user_analytics.py`, and its tests."""
 
 from jobs.feeds.customers import CUSTOMERS
 from jobs.feeds.declaration import Feed

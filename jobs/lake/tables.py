@@ -94,6 +94,14 @@ class LakeTable:
         if new := [column for column in self.schema if column.name not in there]:
             require_lock_not_lost(self.uri)
             delta_log.add_columns(found, new)
+            zone, name = self.uri.split("/")[-2:]
+            if zone in ("staging", "marts") and not name.startswith("_"):
+                # What was applied is not applied again, so nothing else would fill them.
+                log.warning(
+                    "%s/%s: column %s added, empty in the rows that are there; `user-analytics reset %s/%s` and a run "
+                    "make them anew",
+                    *(zone, name, ", ".join(column.name for column in new), zone, name),
+                )
         return self
 
     def is_declared(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -203,6 +204,28 @@ def test_columns_that_were_declared_later_are_null_in_earlier_rows(table: LakeTa
     assert table.is_declared()
     assert [row["seconds"] for row in table.few_rows().to_pylist()] in ([None, 0.1], [0.1, None])
     assert table.read().where("seconds IS NULL").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("marts/some", True), ("staging/some", True), ("runs/some", False)]
+)
+def test_who_declares_a_column_later_is_told_how_to_fill_it(
+    table: LakeTable,
+    name: str,
+    told: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("user_analytics"), "propagate", True)
+    uri = table.lake.settings.lake_path(*name.split("/"))
+    LakeTable(table.lake, uri, T.StructType(SCHEMA.fields[:-1])).ensure().add([ROWS[0][:-1]])
+    for _ in range(2):
+        LakeTable(table.lake, uri, SCHEMA).ensure()
+    message = (
+        f"{name}: column {SCHEMA.names[-1]} added, empty in the rows that are there; "
+        f"`user-analytics reset {name}` and a run make them anew"
+    )
+    assert caplog.messages == [message] * told
 
 
 def test_rows_are_few_up_to_a_number_and_a_size(
