@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import itertools
 import os
@@ -41,6 +42,22 @@ if TYPE_CHECKING:
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)(?:\.gz)?\b")
 # How long a run that is stopped waits for Spark to stop its jobs, and after how long it looks for others.
 CANCEL_SECONDS, CANCEL_AGAIN_SECONDS = 5.0, 0.5
+# What is among the causes of an error of Spark's when a store does not answer, and what it says when a disk is full.
+NO_ANSWER = {
+    "AWSApiCallTimeoutException",
+    "AWSClientIOException",
+    "AWSNoResponseException",
+    "AWSServiceThrottledException",
+    "AWSStatus500Exception",
+    "ConnectException",
+    "ConnectTimeoutException",
+    "NoRouteToHostException",
+    "SdkClientException",
+    "SocketException",
+    "SocketTimeoutException",
+    "UnknownHostException",
+}
+DISK_FULL = {os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)}
 # How much text a compressed byte is taken for.
 GZIP_RATIO = 8
 P = ParamSpec("P")
@@ -360,6 +377,14 @@ def root_cause(error: BaseException) -> str:
 def was_cancelled(error: BaseException) -> bool:
     """Whether an error of Spark's says no more than that its job was cancelled: the run is stopped, or lost a lock."""
     return root_cause(error).startswith("[SPARK_JOB_CANCELLED]")
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error of Spark's is no fault of what was read: a store did not answer, or a disk is full."""
+    kinds = _of_causes(error, lambda java: java.getClass().getSimpleName())
+    # The whole message: others may quote a record, which may say anything.
+    messages = _of_causes(error, lambda java: java.getMessage())
+    return not NO_ANSWER.isdisjoint(kinds) or not DISK_FULL.isdisjoint(messages)
 
 
 def root_kind(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.console import log
-from jobs.context import RunContext, root_cause, root_kind, was_cancelled
+from jobs.context import RunContext, is_of_machine, root_cause, root_kind, was_cancelled
 from jobs.datasets import Dataset
 from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds import FEEDS
@@ -284,7 +284,7 @@ def _failure(run: RunContext, feed: Feed, file: InspectedFile) -> str | None:
     try:
         _keyed(run, feed, [file]).write.format("noop").mode("overwrite").save()
     except (PySparkException, Py4JJavaError) as error:
-        if was_cancelled(error):
+        if was_cancelled(error) or is_of_machine(error):
             raise
         why = root_kind(error) if feed.has_personal else root_cause(error)
         return f"{file.file.path}: cannot be read to its end: {why}"

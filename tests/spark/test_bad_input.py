@@ -558,3 +558,26 @@ def test_a_file_whose_reading_is_cancelled_is_not_refused(spark: SparkSession, t
         done.set()
         cancelling.join()
     assert zone.ledger() == {}
+
+
+@pytest.mark.parametrize("fault", ["a full disk", "a store that is away"])
+def test_a_file_is_not_refused_for_a_fault_of_the_machine(
+    spark: SparkSession, tmp_lake: str, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Every file of a feed was, one after the other, when Spark's scratch space was full."""
+    jvm: Any = spark.sparkContext._jvm
+
+    def fail(*_: object) -> None:
+        if fault == "a full disk":
+            jvm.java.io.FileOutputStream("/dev/full").write(1)
+        jvm.java.net.Socket("127.0.0.1", 1)
+
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann"))})
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.lake.staging._keyed", fail)
+        with pytest.raises(Py4JJavaError, match=r"No space left on device|Connection refused"):
+            zone.stage()
+    assert zone.ledger() == {}
+    zone.stage()
+    assert zone.counts() == {"a.jsonl": (1, 1, 0, 0)}
