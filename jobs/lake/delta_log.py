@@ -195,12 +195,15 @@ def transactions(
 
     folder: the table's path in the lake; version: its newest. Of these delta-rs tells only those that are asked for by
     name, so its log is read as the protocol has it: a checkpoint, if there is one, and the commits after it. None where
-    the checkpoint has another form than Delta gives it by default.
+    the checkpoint has another form than Delta gives it by default, or the note of it is damaged.
     """
     log, first = f"{folder}/_delta_log", 0
     found: list[dict[str, Any]] = []
     if last := store.fetch(f"{log}/_last_checkpoint"):
-        first = json.loads(last[0])["version"]
+        try:
+            first = json.loads(last[0])["version"]
+        except ValueError:
+            return None
         checkpoint = store.fetch(f"{log}/{first:020d}.checkpoint.parquet")
         if checkpoint is None:
             return None

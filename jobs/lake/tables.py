@@ -240,7 +240,11 @@ class LakeTable:
 
     def last_commit_appended(self) -> bool:
         """Whether the newest commit only added rows."""
-        (commit,) = self._log().history(1)
+        found = self._log().history(1)
+        if not found:
+            # A file of no bytes, as a power failure leaves it.
+            return False
+        (commit,) = found
         return bool(commit["operation"] == "WRITE" and commit["operationParameters"].get("mode") == "Append")
 
     def append(self, rows: DataFrame, source: str | None = None, version: int | None = None) -> None:

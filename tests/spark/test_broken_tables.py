@@ -105,3 +105,22 @@ def test_a_table_that_was_being_made_when_its_process_died_is_made_again(
     assert not lake.staged().exists()
     lake.stage_logs(1, "u1 | 2024-01-01 00:00:00 | view | iOS | Oslo")
     assert lake.staged().read().count() == 1
+
+
+def test_a_commit_without_a_byte_is_made_again(
+    spark: SparkSession, tmp_lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a power failure leaves it; Delta takes it for a commit of nothing."""
+    monkeypatch.setenv("LAKE_URI", tmp_lake)
+    lake = Lake(spark, tmp_lake)
+    facts = Path(tmp_lake) / "marts/fact_user_actions"
+    for day in (1, 2):
+        lake.stage_logs(day, f"u{day} | 2024-01-0{day} 00:00:00 | view | iOS | Oslo")
+        assert main(["build-star-schema"]) == 0
+    whole = delta_rows(facts)
+    file = newest_version(facts)
+    for emptied in (file, file.with_name(f".{file.name}.crc")):
+        emptied.write_bytes(b"")
+    assert len(delta_rows(facts)) == 1
+    assert main(["build-star-schema"]) == 0
+    assert delta_rows(facts) == whole

@@ -394,6 +394,9 @@ def test_marks_are_read_from_commits_and_checkpoints(table: LakeTable) -> None:
     }
     # A checkpoint that is not one file of this form: Delta's own library is asked.
     assert table.transactions(WithoutCheckpoints(store.root)) == found
+    # A note of no bytes, as a power failure leaves it; Delta looks for the checkpoint without it.
+    (Path(table.uri) / "_delta_log" / "_last_checkpoint").write_bytes(b"")
+    assert table.transactions(store) == found
 
 
 class WithoutCheckpoints(LocalStore):
