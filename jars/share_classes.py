@@ -48,6 +48,8 @@ def load_classes(folder: Path) -> None:
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
+        # Its bars would be all that is said of a failure.
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.shuffle.partitions", "2")
         .config("spark.sql.codegen.wholeStage", "false")
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
@@ -118,10 +120,9 @@ def main() -> int:
             text=True,
         )
         if done.returncode != 0 or not made.is_file():
-            print(
-                f"setup: not stored, Spark will start more slowly: {done.stderr.strip()[-300:]}",
-                file=sys.stderr,
-            )
+            # The JVM warns on standard output.
+            said = " ".join((done.stderr + done.stdout).split())
+            print(f"setup: not stored, Spark will start more slowly: {said[-300:]}", file=sys.stderr)
             return 0
         # Beside the jars, under its name only when whole.
         partial = archive.with_suffix(".partial")
