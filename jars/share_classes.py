@@ -4,7 +4,9 @@
 
 The JVM calls this class data sharing (JEP 350); docs/decisions/speed.md has what it saves. The archive fits one JVM
 and one set of jars: with others the JVM starts as without it. It is made anew when either changed, by a session that
-does in small what the jobs do: JSON lines and CSV read, a Delta table made, merged and followed.
+does in small what the jobs do: JSON lines and CSV read, a Delta table made, merged and followed. Java 21 would store it
+and never take it: Spark names one jar twice on its class path, which that version leaves out when it stores, and not
+when it compares.
 
 Only pyspark and delta are used: this runs before anything of the project is installed. Without an archive all works,
 only slower; so a failure here is said and passes.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,12 +28,14 @@ ARCHIVE = "shared-classes.jsa"
 SECONDS = 300
 
 
-def fingerprint(spark: Path) -> str:
-    """What the archive depends on: the JVM, the jars, and what this program loads."""
+def java_version() -> bytes:
+    """All that the JVM says of its version."""
     java = Path(os.environ["JAVA_HOME"]) / "bin" / "java"
-    version = subprocess.run(
-        [java, "-XshowSettings:none", "-version"], capture_output=True, check=True
-    ).stderr
+    return subprocess.run([java, "-XshowSettings:none", "-version"], capture_output=True, check=True).stderr
+
+
+def fingerprint(spark: Path, version: bytes) -> str:
+    """What the archive depends on: the JVM, the jars, and what this program loads."""
     jars = [
         f"{jar.name} {jar.stat().st_size} {jar.stat().st_mtime_ns}"
         for jar in sorted(spark.glob("jars/*.jar"))
@@ -103,11 +108,14 @@ def main() -> int:
         return 0
     spark = pyspark_home()
     archive, stamp = spark / ARCHIVE, spark / f"{ARCHIVE}.made-for"
-    wanted = fingerprint(spark)
+    version = java_version()
+    wanted = fingerprint(spark, version)
     if archive.is_file() and stamp.is_file() and stamp.read_text() == wanted:
         return 0
     stamp.unlink(missing_ok=True)
     archive.unlink(missing_ok=True)
+    if not re.search(rb'version "17[".]', version):
+        return 0
     print("setup: storing the classes that Spark loads, for quick starts (half a minute) …", flush=True)
     with tempfile.TemporaryDirectory() as work:
         made = Path(work) / ARCHIVE
