@@ -72,7 +72,7 @@ class ObjectStore(Protocol):
     def put(self, source: Path, path: str, sha256: str, replace: bool, progress: Progress) -> None:
         """Store a local file whole or not at all, checksummed on the way.
 
-        Raises FileExistsError when the path is taken and replace is False.
+        Raises FileExistsError when something else is at the path and replace is False.
         """
 
     def fetch(self, path: str) -> tuple[bytes, str] | None:
@@ -218,7 +218,11 @@ class LocalStore:
             if replace:
                 part.replace(target)
             else:
-                os.link(part, target)  # fails when the name was taken meanwhile, unlike a rename
+                try:
+                    os.link(part, target)  # fails when the name was taken meanwhile, unlike a rename
+                except FileExistsError:
+                    if self.digest(path) != sha256:
+                        raise
         finally:
             part.unlink(missing_ok=True)
 
@@ -324,6 +328,9 @@ class S3Store:
                 )
         except (Boto3Error, BotoCoreError, ClientError) as error:
             if "PreconditionFailed" in str(error):
+                # As in `swap`: a request that was repeated because its answer was lost finds what it wrote itself.
+                if self.digest(path) == sha256:
+                    return
                 raise FileExistsError(path) from None
             raise UserAnalyticsError(f"{path} could not be stored: {error}") from None
 

@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpsession import URLLib3Session
 from pyspark.sql import SparkSession
 
 from jobs.errors import UserAnalyticsError
-from jobs.lake.objects import PART_BYTES, object_store, sha256_of
+from jobs.lake.objects import PART_BYTES, S3Store, object_store, sha256_of
 from jobs.settings import Settings
 from jobs.spark import _configure_object_store
 from jobs.upload_files import upload
@@ -95,8 +99,36 @@ def test_two_uploads_at_once_do_not_overwrite_each_other(tmp_path: Path, environ
         with file.open("rb") as stream:
             digest = sha256_of(stream)
         store.put(file, f"raw/logs/{size}", digest, False, lambda _: None)
+        store.put(file, f"raw/logs/{size}", digest, False, lambda _: None)
+        file.write_bytes(b"y" * size)
+        with file.open("rb") as stream:
+            other = sha256_of(stream)
         with pytest.raises(FileExistsError):
-            store.put(file, f"raw/logs/{size}", digest, False, lambda _: None)
+            store.put(file, f"raw/logs/{size}", other, False, lambda _: None)
+        assert store.digest(f"raw/logs/{size}") == digest
+
+
+def test_an_upload_whose_answer_is_lost_is_no_other_content(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The request is sent again and finds its own object: `upload` refused the file, `archive --restore` took it for
+    a delivery of its own, and `erase` left the person's file beside the one without him."""
+    store = object_store(Settings.from_env(environment))
+    assert isinstance(store, S3Store)
+    session, lost = URLLib3Session(), []
+
+    def lose_the_first_answer(request: AWSPreparedRequest, **_: Any) -> None:
+        if not lost:
+            lost.append(session.send(request).status_code)
+            request.reset_stream()
+            raise ReadTimeoutError(endpoint_url=request.url)
+
+    store.creating.meta.events.register("before-send.s3.PutObject", lose_the_first_answer)
+    file = tmp_path / "day.jsonl"
+    file.write_text("{}\n")
+    assert upload(store, "logs", [file]).uploaded == ("raw/logs/day.jsonl",)
+    assert lost == [200]
+    assert upload(store, "logs", [file]).unchanged == ("raw/logs/day.jsonl",)
 
 
 def test_staging_from_the_store_gives_the_same_as_from_a_folder(
