@@ -184,8 +184,8 @@ def _load(table: Table, source: LakeTable, published: Published | None, strategy
     if known and known.version > state.version:
         raise UserAnalyticsError(
             f"publish {table.name}: the warehouse holds version {known.version}, the lake only "
-            f"{state.version}. Was the lake restored from a backup? To publish its state, delete the table's row "
-            "in _published"
+            f"{state.version}. Was the lake restored from a backup? Other tables may have come to the published "
+            "version again, with other rows. To publish the lake's state, delete all rows in _published"
         )
     if table.name in RECORDED_TABLES and (
         found := _recorded_load(table, source, state, known.version if known else None)

@@ -214,7 +214,7 @@ def test_a_warehouse_ahead_of_its_lake_stops_with_what_to_do(shop: Shop) -> None
     for action in (shop.publish, shop.plan):
         with pytest.raises(
             UserAnalyticsError,
-            match=r"holds version 99, the lake only 1.*delete the table's row in _published",
+            match=r"holds version 99, the lake only 1.*delete all rows in _published",
         ):
             action()
     shop.execute("DELETE FROM {states} WHERE table_name = 'user_purchase'")

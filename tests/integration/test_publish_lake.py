@@ -138,7 +138,7 @@ def test_where_changes_cannot_be_followed(shop: Shop) -> None:
     shutil.copytree(uri.with_name("backup"), uri)
     shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
     with pytest.raises(
-        UserAnalyticsError, match=r"holds version \d+, the lake only 1.*delete the table's row"
+        UserAnalyticsError, match=r"holds version \d+, the lake only 1.*delete all rows in _published"
     ) as caught:
         shop.publish()
     assert caught.value.exit_code == 1
