@@ -39,7 +39,7 @@ def features(customers: DataFrame, cities: Sequence[str]) -> DataFrame:
     last_day = F.lit(customers.agg(F.max("registration_date")).first()[0])  # type: ignore[index]
     columns = customers.select(
         "customer_id",
-        (F.pmod(F.xxhash64("customer_id"), F.lit(TEST_SHARE)) == 0).alias("is_test"),
+        _is_test().alias("is_test"),
         _position(F.col("customer_segment"), SEGMENTS, "label", SEGMENTS),
         F.coalesce("age", F.lit(-1)).cast("double").alias("age"),
         F.col("age").isNotNull().cast("double").alias("is_age_known"),
@@ -57,6 +57,10 @@ def most_common_cities(customers: DataFrame) -> list[str]:
     return [row.city for row in counted.orderBy(F.col("count").desc(), "city").limit(CITIES).collect()]
 
 
+def _is_test() -> Column:
+    return F.pmod(F.xxhash64("customer_id"), F.lit(TEST_SHARE)) == 0
+
+
 def _position(value: Column, names: Sequence[str], column: str, categories: Sequence[str]) -> Column:
     """The position of a name among names, as a category that Spark's trees know; behind the last for any other."""
     place = F.array_position(F.array(*map(F.lit, names)), value)
@@ -70,8 +74,13 @@ def train_and_measure(customers: DataFrame, seed: int) -> dict[str, Any] | None:
 
     Gives the content of `model_results.json`. The same customers and seed give the same results.
     """
+    learners = customers.where(~_is_test()).count()
+    if learners < 2:
+        return None
+    # Spark makes no more bins than it has rows to learn from, and `other` needs one, too.
+    cities = most_common_cities(customers)[: learners - 1]
     # One partition in order of ids: the forest's samples depend on where a row stands.
-    rows = features(customers, most_common_cities(customers))
+    rows = features(customers, cities)
     rows = rows.repartition(1).sortWithinPartitions("customer_id").persist()
     try:
         counts = {

@@ -316,6 +316,15 @@ def test_a_forest_learns_what_there_is_to_learn_and_says_the_same_again(spark: S
     assert train_and_measure(spark.createDataFrame([], CUSTOMER), 1) is None
 
 
+def test_few_customers_in_as_many_cities(spark: SparkSession) -> None:
+    for number, learns in ((1, False), (12, True), (33, True)):
+        told = [a_customer(n, ("Premium", "Basic")[n % 2]) for n in range(number)]
+        moved = [(*who[:2], f"city {who[0]}", *who[3:]) for who in told]
+        results = train_and_measure(spark.createDataFrame(moved, CUSTOMER), seed=1)
+        assert (results is not None) == learns
+        assert results is None or results["train_samples"] + results["test_samples"] == number
+
+
 def test_generated_customers_and_orders_go_all_the_way(spark: SparkSession, tmp_lake: str) -> None:
     orders, customers = RawZone(spark, tmp_lake, "orders"), RawZone(spark, tmp_lake, "customers")
     assert generate_customer_orders(orders.store) is True
