@@ -46,7 +46,7 @@ from jobs.warehouse.partitions import (
     months_of_whole,
     rows_by_month,
 )
-from jobs.warehouse.postgres_catalog import Right, added, close, grant, rights
+from jobs.warehouse.postgres_catalog import Right, added, close, grant, rights, view_options
 from jobs.warehouse.postgres_copy import copy_rows
 
 OLDEST_VERSION = 120_000
@@ -670,12 +670,15 @@ class PostgresPublication:
         Views that stand on such a one are made anew, too: they follow it in the sequence.
         """
         cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self.schema)))
+        # Whose rights a view reads with (security_invoker) is one of its options, which replacing would reset.
+        options = view_options(cursor, self.schema)
         granted: dict[str, list[Right]] = {}
         for number, view in enumerate(views):
-            query = sql.SQL(view.sql("postgres"))
+            head = sql.SQL("VIEW {}{} AS ").format(self._name(view.name), options.get(view.name, sql.SQL("")))
+            definition = head + sql.SQL(view.sql("postgres"))
             cursor.execute("SAVEPOINT view")
             try:
-                cursor.execute(sql.SQL("CREATE OR REPLACE VIEW {} AS ").format(self._name(view.name)) + query)
+                cursor.execute(sql.SQL("CREATE OR REPLACE ") + definition)
             except psycopg2.errors.InvalidTableDefinition:
                 cursor.execute("ROLLBACK TO SAVEPOINT view")
                 anew = [view.name]
@@ -686,7 +689,7 @@ class PostgresPublication:
                 granted |= {name: rights(cursor, self._name(name)) for name in there}
                 names = sql.SQL(", ").join(map(self._name, anew))
                 cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(names))
-                cursor.execute(sql.SQL("CREATE VIEW {} AS ").format(self._name(view.name)) + query)
+                cursor.execute(sql.SQL("CREATE ") + definition)
             cursor.execute(
                 sql.SQL("COMMENT ON VIEW {} IS {}").format(self._name(view.name), sql.Literal(view.comment))
             )

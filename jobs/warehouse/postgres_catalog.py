@@ -6,7 +6,7 @@ added is to be there afterwards as it was before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from psycopg2 import sql
@@ -94,6 +94,23 @@ def grant(cursor: Any, name: sql.Identifier, granted: Iterable[Right], columns: 
         if column is None or column in there:
             only = sql.SQL(" ({})").format(sql.Identifier(column)) if column else sql.SQL("")
             cursor.execute(sql.SQL(f"GRANT {privilege}{{}} ON {{}} TO {grantee}{option}").format(only, name))
+
+
+def view_options(cursor: Any, schema: str) -> dict[str, sql.Composable]:
+    """What others set on views of a schema, such as security_invoker, as CREATE VIEW takes it."""
+    cursor.execute(
+        "SELECT relname, reloptions FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'v' "
+        "AND reloptions IS NOT NULL",
+        (schema,),
+    )
+    return {
+        name: _with(dict(option.split("=", 1) for option in options)) for name, options in cursor.fetchall()
+    }
+
+
+def _with(options: Mapping[str, str]) -> sql.Composable:
+    pairs = (sql.SQL("{} = {}").format(sql.Identifier(n), sql.Literal(v)) for n, v in options.items())
+    return sql.SQL(" WITH ({})").format(sql.SQL(", ").join(pairs))
 
 
 def close(cursor: Any, schema: str, names: Sequence[str]) -> None:

@@ -457,6 +457,32 @@ def test_default_privileges_are_for_tables_and_views_that_are_new(shop: Shop, da
     assert may_read(shop, dashboard) == ["sales", "shop_view", "total_view"]
 
 
+@pytest.mark.usefixtures("without_spark")
+def test_options_of_views_survive_every_kind_of_publication(
+    shop: Shop, shop_declarations: Callable[..., None]
+) -> None:
+    options = (
+        "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'analytics'::regnamespace "
+        "AND relkind = 'v' AND reloptions IS NOT NULL ORDER BY 1"
+    )
+    first(shop)
+    # security_invoker, by which row-level security counts for who reads a view, is PostgreSQL's since 15.
+    ((version,),) = shop.query("SELECT current_setting('server_version_num')::int")
+    more = ", security_invoker = on" if version >= 150_000 else ""
+    shop.query(
+        f"ALTER VIEW shop_view SET (security_barrier{more}); ALTER VIEW total_view SET (security_barrier = off)"
+    )
+    before = shop.query(options)
+    assert [name for name, _ in before] == ["shop_view", "total_view"]
+    second(shop)
+    assert shop.query(options) == before
+    anew(shop)
+    assert shop.query(options) == before
+    shop_declarations("shop_view", lambda text: text.replace("AS name,", "AS shop_name,"), folder="views")
+    shop.commit(shop.load("shops", [(*NORTH, False)], False, 2))
+    assert shop.query(options) == before
+
+
 # What others add to a table, and how it is seen that it is still there, after shops are North and East.
 ADDITIONS = {
     "view of theirs": (
