@@ -160,6 +160,7 @@ class Months:
             "ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY ({}), ADD CONSTRAINT {} CHECK ({})",
             *(_new(name), sql.Identifier(_new(_index(name))), self._key, _check(name), within),
         )
+        yield from self._checks_of_others(_new(name))
         yield self._sql("ANALYZE {}", _new(name))
 
     def built(self) -> list[date]:
@@ -174,7 +175,9 @@ class Months:
     def exchange(self, month: date) -> Iterator[sql.Composable]:
         """Put a month that was made in the place of the published one."""
         name = self.name(month)
-        yield self._sql("DROP TABLE IF EXISTS {}", name)
+        # A table of that name that is no partition is somebody else's.
+        if name in self.attached():
+            yield self._sql("DROP TABLE {}", name)
         yield from self._rename(name)
         yield self._sql("ALTER TABLE {} ATTACH PARTITION {} {}", self.table.name, name, _bounds(month))
         yield self._sql("ALTER TABLE {} DROP CONSTRAINT {}", name, _check(name))
@@ -192,6 +195,19 @@ class Months:
             (self._name(name or self.table.name).as_string(self.cursor),),
         )
         return {name for (name,) in self.cursor.fetchall()}
+
+    def _checks_of_others(self, name: str) -> Iterator[sql.Composable]:
+        """Give a table the checks that others put on the published one, without which it cannot be attached."""
+        self.cursor.execute(
+            "SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_constraint "
+            "WHERE conrelid = to_regclass(%s) AND contype = 'c' ORDER BY 1",
+            (self._name(self.table.name).as_string(self.cursor),),
+        )
+        for constraint, condition in self.cursor.fetchall():
+            yield self._sql(
+                "ALTER TABLE {} ADD CONSTRAINT {} CHECK ({})",
+                *(name, sql.Identifier(constraint), sql.SQL(condition)),
+            )
 
     def _is_mostly_changed(self, month: date, rows: int) -> bool:
         if rows < REBUILT_FROM_ROWS:

@@ -381,6 +381,29 @@ def test_what_others_added_stays(shop: Shop) -> None:
     assert shop.query("SELECT * FROM mine.v") == [(Decimal(41),)]
 
 
+def test_a_table_that_is_called_as_a_month_is_nobody_elses_to_drop(shop: Shop) -> None:
+    shop.query("CREATE TABLE sales_2024_03 AS SELECT 'theirs' AS note")
+    before = shop.content()
+    with pytest.raises(UserAnalyticsError, match=r'relation "sales_2024_03" already exists'):
+        change(shop, sold(MARCH, 1))
+    assert shop.content() == before
+    assert shop.query("SELECT * FROM sales_2024_03") == [("theirs",)]
+    shop.query("ALTER TABLE sales_2024_03 RENAME TO mine")
+    change(shop, sold(MARCH, 1))
+    assert rows_in(shop)["sales_2024_03"] == 1
+
+
+def test_checks_of_others_are_on_a_month_that_is_new(shop: Shop) -> None:
+    shop.query(
+        "ALTER TABLE sales ADD CONSTRAINT priced CHECK (amount < 100 AND note IS DISTINCT FROM '{%s}'); "
+        "ALTER TABLE sales ADD CONSTRAINT later CHECK (amount <> 7) NOT VALID"
+    )
+    change(shop, sold(MARCH, 1))
+    assert rows_in(shop) == {**dict.fromkeys(MONTHS, 10), "sales_2024_03": 1}
+    checks = "SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid = 'sales_2024_03'::regclass"
+    assert shop.query(checks + " ORDER BY 1") == [("later",), ("priced",)]
+
+
 def test_what_would_be_done_is_told_and_not_done(shop: Shop) -> None:
     before = shop.content()
     plan = shop.warehouse.plan(changed(shop, *days(JANUARY, 1, 8), sold(MARCH, 1), sold(FEBRUARY, 20)))
