@@ -309,9 +309,12 @@ class PostgresPublication:
         return strategy, [copy, *built, self._merge(table), *exchanged, self._delete(table)]
 
     def new_columns(self, loads: Sequence[Load]) -> Mapping[str, Sequence[Column]]:
+        published = self.published
         with self.connection.cursor() as cursor:
             found = {}
             for load in loads:
+                if load.table.name not in published:
+                    self._require_ours(cursor, load.table)
                 if not load.whole:
                     self._create_changes(cursor, load.table)
                     staged, advice = _staged(load), self._made_anew(load.table)
@@ -486,18 +489,38 @@ class PostgresPublication:
         for column in self._missing(cursor, table, staged, advice):
             cursor.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
             log.info("publish %s: column %s added", table.name, column.name)
-        cursor.execute(
-            "SELECT attname, description FROM pg_description LEFT JOIN pg_attribute ON attrelid = objoid AND "
-            "attnum = objsubid AND attnum > 0 WHERE classoid = 'pg_class'::regclass AND objoid = %s::regclass",
-            (name.as_string(cursor),),
-        )
-        # The table's own has no column's name.
-        comments = dict(cursor.fetchall())
+        comments = self._comments(cursor, table)
         if comments.get(None, "") != table.comment:
             cursor.execute(self._table_comment(table.name, table))
         for column in table.columns:
             if comments.get(column.name, "") != column.comment:
                 cursor.execute(self._column_comment(table.name, column))
+
+    def _comments(self, cursor: Any, table: Table) -> dict[str | None, str]:
+        """Column → comment; the table's own has no column's name."""
+        cursor.execute(
+            "SELECT attname, description FROM pg_description LEFT JOIN pg_attribute ON attrelid = objoid AND "
+            "attnum = objsubid AND attnum > 0 WHERE classoid = 'pg_class'::regclass AND objoid = %s::regclass",
+            (self._name(table.name).as_string(cursor),),
+        )
+        return dict(cursor.fetchall())
+
+    def _require_ours(self, cursor: Any, table: Table) -> None:
+        """Stop before a table is replaced that somebody else made: `users` in the schema of another program.
+
+        One whose row in _published is gone, for it to be loaded whole, has comments that it was made with.
+        """
+        if table.name not in self._present(cursor):
+            return
+        declared: dict[str | None, str] = {
+            None: table.comment,
+            **{column.name: column.comment for column in table.columns},
+        }
+        if not self._comments(cursor, table).items() & declared.items():
+            raise UserAnalyticsError(
+                f"publish {table.name}: schema {self.schema} has a table of that name which no publication made. "
+                "Choose another WAREHOUSE_SCHEMA, or rename the table or drop it, and publish again"
+            )
 
     def _missing(self, cursor: Any, table: Table, staged: str, advice: str) -> list[Column]:
         """The declared columns that may be null and are not there; any other difference stops, with advice.

@@ -602,6 +602,32 @@ def test_a_table_that_has_additions_and_other_columns_stops_with_what_to_do(
 
 
 @pytest.mark.usefixtures("without_spark")
+def test_a_table_of_another_program_is_not_replaced(shop: Shop) -> None:
+    shop.query("CREATE SCHEMA analytics")
+    shop.query(
+        "CREATE TABLE shops (shop_key bigint PRIMARY KEY, name text); INSERT INTO shops VALUES (7, 'Theirs')"
+    )
+    load = shop.load("shops", [NORTH], True, 1)
+    with (
+        pytest.raises(
+            UserAnalyticsError, match=r"publish shops: schema analytics has a table of that name which no"
+        ),
+        shop.warehouse.publishing() as publication,
+    ):
+        publication.new_columns([load])
+    assert shop.query("SELECT * FROM shops") == [(7, "Theirs")]
+    # One of the program's own is, when its row was deleted to have it made anew, whatever became of it.
+    shop.query("DROP TABLE shops")
+    first(shop)
+    shop.query(
+        "DELETE FROM _published; COMMENT ON TABLE shops IS 'mine'; ALTER TABLE shops DROP COLUMN name CASCADE"
+    )
+    with shop.warehouse.publishing() as publication:
+        assert publication.new_columns([load]) == {}
+    anew(shop)
+
+
+@pytest.mark.usefixtures("without_spark")
 def test_a_view_may_hold_percent_signs(shop: Shop, shop_declarations: Callable[..., None]) -> None:
     shop_declarations(
         "total_view", lambda _: "SELECT SUM(amount) % 4 AS amount FROM shop_view\n", folder="views"
