@@ -58,6 +58,11 @@ def told(action: str) -> Iterator[None]:
     """Turn what psycopg2 raises into one line."""
     try:
         yield
+    except psycopg2.errors.DuplicateTable as error:
+        raise UserAnalyticsError(
+            f"{action}: PostgreSQL: {_one_line(error)}. It belongs to what somebody made, renamed or detached: move "
+            "that to another schema (ALTER TABLE … SET SCHEMA), or drop it, and publish again"
+        ) from None
     except psycopg2.Error as error:
         raise UserAnalyticsError(f"{action}: PostgreSQL: {_one_line(error)}") from None
 
@@ -537,6 +542,10 @@ class PostgresPublication:
             for name in {**declared, **there}
             if there.get(name) != declared.get(name)
         ]
+        # Rows are merged by it; what else is missing, the checks find.
+        key = f"{table.name}_pkey"
+        if key not in self._primary_keys(cursor, table.name):
+            differences.append(f"key {key} is missing")
         if differences:
             raise UserAnalyticsError(
                 f"publish {table.name}: {'; '.join(differences)}. Only new columns that may be null are added on their "
@@ -553,9 +562,17 @@ class PostgresPublication:
         )
         return dict(cursor.fetchall())
 
+    def _primary_keys(self, cursor: Any, name: str) -> set[str]:
+        """The name of a table's primary key; nothing where it has none."""
+        cursor.execute(
+            "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'",
+            (self._name(name).as_string(cursor),),
+        )
+        return {constraint for (constraint,) in cursor.fetchall()}
+
     def _added(self, cursor: Any, table: Table, views: Iterable[View]) -> list[str]:
         keys = [name for each in tables().values() for name in _key_names(each)]
-        return added(cursor, self.schema, self._name(table.name), keys, views)
+        return added(cursor, self.schema, self._name(table.name), tables(), keys, views)
 
     def _swap(self, cursor: Any, table: Table) -> None:
         granted = rights(cursor, self._name(table.name))

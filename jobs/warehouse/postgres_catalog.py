@@ -38,7 +38,8 @@ GROUP BY 1
 """
 
 # Views, foreign keys, functions, policies, triggers, indexes, publications and whatever else depends on a table, its
-# partitions or its row type, without what is made again with every table: declared keys, NOT NULL, partitions, views.
+# partitions or its row type, without what is made again with every table: primary and other declared keys, NOT NULL,
+# partitions, views.
 ADDED = """
 WITH parts AS (
   SELECT oid, reltype FROM pg_class WHERE oid = %(table)s::regclass
@@ -62,8 +63,11 @@ WHERE deptype IN ('n', 'a')
     SELECT FROM pg_constraint
     WHERE classid = 'pg_constraint'::regclass AND pg_constraint.oid = objid
       AND (
-        contype = 'n' OR conparentid <> 0
-        OR connamespace = to_regnamespace(%(schema)s) AND conname = ANY(%(keys)s::name[])
+        contype IN ('n', 'p') OR conparentid <> 0
+        OR conname = ANY(%(keys)s::name[]) AND conrelid IN (
+          SELECT oid FROM pg_class
+          WHERE relnamespace = to_regnamespace(%(schema)s) AND relname = ANY(%(tables)s::name[])
+        )
       )
   )
   AND NOT EXISTS (
@@ -71,6 +75,9 @@ WHERE deptype IN ('n', 'a')
     WHERE classid = 'pg_rewrite'::regclass AND pg_rewrite.oid = objid AND relkind = 'v'
       AND relnamespace = to_regnamespace(%(schema)s) AND relname = ANY(%(views)s::name[])
   )
+UNION
+SELECT 'the parent ' || inhparent::regclass FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhrelid = %(table)s::regclass AND NOT relispartition
 UNION
 SELECT 'row-level security' FROM pg_class WHERE oid = %(table)s::regclass AND relrowsecurity
 UNION
@@ -121,17 +128,24 @@ def close(cursor: Any, schema: str, names: Sequence[str]) -> None:
 
 
 def added(
-    cursor: Any, schema: str, name: sql.Identifier, keys: Sequence[str] = (), views: Iterable[View] = ()
+    cursor: Any,
+    schema: str,
+    name: sql.Identifier,
+    tables: Iterable[str] = (),
+    keys: Sequence[str] = (),
+    views: Iterable[View] = (),
 ) -> list[str]:
     """What a published table would lose, or be held by, if another one took its place: in PostgreSQL's words.
 
-    keys: the names of all declared constraints. views: those that are made again in the same transaction.
+    tables, keys: the names of all declared tables and of their constraints. views: those that are made again in the
+    same transaction.
     """
     cursor.execute(
         ADDED,
         {
             "table": name.as_string(cursor),
             "schema": schema,
+            "tables": list(tables),
             "keys": list(keys),
             "views": [view.name for view in views],
         },

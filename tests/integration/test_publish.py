@@ -541,6 +541,12 @@ ADDITIONS = {
         "SELECT conname FROM pg_constraint WHERE conname = 'positive'",
         [("positive",)],
     ),
+    "parent": (
+        "CREATE TABLE mine.all_shops (shop_key bigint NOT NULL, name varchar(100) NOT NULL); "
+        "ALTER TABLE shops INHERIT mine.all_shops",
+        "SELECT name FROM mine.all_shops ORDER BY 1",
+        [("East",), ("North",)],
+    ),
     "publication": (
         "CREATE PUBLICATION mine FOR TABLE shops",
         "SELECT tablename FROM pg_publication_tables",
@@ -599,6 +605,47 @@ def test_a_table_that_has_additions_and_other_columns_stops_with_what_to_do(
     assert shop.content() == before
     shop.query("DROP VIEW mine.v")
     anew(shop)
+
+
+@pytest.mark.usefixtures("without_spark")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "RENAME CONSTRAINT sales_pkey TO mine",
+        "DROP CONSTRAINT sales_pkey",
+        "DROP CONSTRAINT sales_pkey, ADD UNIQUE (sale_id), ADD CONSTRAINT sales_pkey CHECK (shop_key > 0)",
+    ],
+)
+def test_a_key_that_was_changed_by_hand_is_put_right_as_documented(shop: Shop, change: str) -> None:
+    first(shop)
+    shop.query(f"ALTER TABLE sales {change}")
+    advice = r"publish sales: key sales_pkey is missing\. .* delete its row in analytics\._published and publish again"
+    with pytest.raises(UserAnalyticsError, match=advice):
+        second(shop)
+    # The constraints that are not declared keep the table in its place, and so what to do is another thing.
+    if "CHECK" in change:
+        with pytest.raises(UserAnalyticsError, match=r"key sales_pkey is missing.* Remove them, publish"):
+            anew(shop)
+        shop.query("ALTER TABLE sales DROP CONSTRAINT sales_pkey, DROP CONSTRAINT sales_sale_id_key")
+    anew(shop)
+    constraints = shop.content()["constraints"]
+    assert [name for name, *_ in constraints if name.startswith("sales")] == [
+        "sales_pkey",
+        "sales_shop_key_fkey",
+    ]
+
+
+@pytest.mark.usefixtures("without_spark")
+def test_a_table_that_was_renamed_is_in_the_way_until_it_is_moved(shop: Shop) -> None:
+    first(shop)
+    shop.query("ALTER TABLE sales RENAME TO backup")
+    with pytest.raises(UserAnalyticsError, match=r'"sales_pkey" already exists\. .*SET SCHEMA'):
+        first(shop)
+    shop.query("CREATE SCHEMA mine; ALTER TABLE backup SET SCHEMA mine")
+    first(shop)
+    assert (
+        shop.query("SELECT count(*) FROM mine.backup") == shop.query("SELECT count(*) FROM sales") == [(2,)]
+    )
 
 
 @pytest.mark.usefixtures("without_spark")
