@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -366,6 +367,24 @@ def test_a_second_publisher_waits_no_longer_than_it_may(shop: Shop) -> None:
         pass
     with impatient.publishing() as publication:
         assert publication.published == {}
+
+
+@pytest.mark.usefixtures("without_spark")
+def test_a_limit_ends_the_wait_for_a_reader_and_leaves_everything_as_it_was(shop: Shop) -> None:
+    first(shop)
+    before = shop.content()
+    reader = psycopg2.connect(shop.url)
+    with closing(reader), reader.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM analytics.sales")
+        limited = PostgresWarehouse(shop.url + "?options=-c%20lock_timeout%3D200", shop.schema)
+        unlimited, shop.warehouse = shop.warehouse, limited
+        with pytest.raises(
+            UserAnalyticsError, match="publish: PostgreSQL: canceling statement due to lock timeout"
+        ):
+            anew(shop)
+        assert shop.content() == before
+    shop.warehouse = unlimited
+    anew(shop)
 
 
 # -- views, grants, columns --------------------------------------------------------------------------------------------
