@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 
 import pyarrow as pa
@@ -48,6 +49,8 @@ from jobs.warehouse.base import (
 from jobs.warehouse.declarations import Table, tables, views_over
 
 STRATEGIES = ("auto", "merge", "replace")
+# How far the clocks of lake and warehouse may be apart: no further than S3 lets one be from its own.
+CLOCKS_APART = timedelta(minutes=15)
 # Small tables are merged without a count.
 COUNTED_FROM_ROWS = 1_000_000
 
@@ -175,18 +178,14 @@ def pending_loads(
 def _load(table: Table, source: LakeTable, published: Published | None, strategy: str) -> Load | None:
     """What has to be loaded of one table; None when the warehouse has it all."""
     state = Published(source.table_id(), source.version())
+    if published and published.table_id == state.table_id and strategy != "replace":
+        _require_published_here(table, source, published, state)
     if published == state:
         return None
     # The state that changes lead on from; None where the table is loaded whole.
     known = (
         published if strategy != "replace" and published and published.table_id == state.table_id else None
     )
-    if known and known.version > state.version:
-        raise UserAnalyticsError(
-            f"publish {table.name}: the warehouse holds version {known.version}, the lake only "
-            f"{state.version}. Was the lake restored from a backup? Other tables may have come to the published "
-            "version again, with other rows. To publish the lake's state, delete all rows in _published"
-        )
     if table.name in RECORDED_TABLES and (
         found := _recorded_load(table, source, state, known.version if known else None)
     ):
@@ -205,6 +204,25 @@ def _load(table: Table, source: LakeTable, published: Published | None, strategy
                 rows = rows.withColumn("_deleted", F.lit(False)) if only_inserts else rows
                 return Load(table, rows, False, state, expected, only_merge=merged)
     return Load(table, source.read(state.version), True, state, expected)
+
+
+def _require_published_here(table: Table, source: LakeTable, published: Published, state: Published) -> None:
+    """Stop where the warehouse holds a version that the lake does not have, or that has come about again since.
+
+    A lake that was restored from a backup counts on from there: the same numbers then stand for other rows.
+    """
+    found = None
+    if published.version > state.version:
+        found = f"only {state.version}. Other tables may have come to the published version again, with other rows"
+    else:
+        committed = source.committed_at(published.version)
+        if committed and published.at and committed > published.at + CLOCKS_APART:
+            found = f"one of that number which was made later, {committed:%Y-%m-%d %H:%M} UTC"
+    if found:
+        raise UserAnalyticsError(
+            f"publish {table.name}: the warehouse holds version {published.version}, the lake {found}. Was the lake "
+            "restored from a backup? To publish the lake's state, delete all rows in _published"
+        )
 
 
 def _recorded_load(table: Table, source: LakeTable, state: Published, since: int | None) -> Load | None:

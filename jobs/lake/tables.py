@@ -238,6 +238,14 @@ class LakeTable:
             for mark in marks
         }
 
+    def committed_at(self, version: int) -> datetime | None:
+        """When a version was committed, by the clock of who did; None where the log no longer has its entry."""
+        behind = self.version() - version + 1
+        commits = self._log().history(behind)
+        if len(commits) < behind or (milliseconds := commits[-1].get("timestamp")) is None:
+            return None
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
     def last_commit_appended(self) -> bool:
         """Whether the newest commit only added rows."""
         found = self._log().history(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
@@ -30,11 +31,13 @@ class Published:
     """Which state of a mart the warehouse holds: the Delta table's identity and version.
 
     by_month: the table has monthly partitions, so that changes make at most months anew, never the whole.
+    at: when it was published, by the warehouse's clock; None where it is yet to be.
     """
 
     table_id: str
     version: int
     by_month: bool = field(default=False, compare=False)
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

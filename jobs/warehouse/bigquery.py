@@ -230,10 +230,13 @@ class BigQueryPublication:
 
     def _states(self) -> dict[str, Published]:
         try:
-            rows = list(self.client.list_rows(self.dataset.table(STATES), selected_fields=STATE_FIELDS[:3]))
+            rows = list(self.client.list_rows(self.dataset.table(STATES), selected_fields=STATE_FIELDS))
         except NotFound:
             return {}
-        return {row.table_name: Published(row.delta_table_id, row.delta_version) for row in rows}
+        return {
+            row.table_name: Published(row.delta_table_id, row.delta_version, at=row.published_at)
+            for row in rows
+        }
 
     def _present(self) -> set[str]:
         try:

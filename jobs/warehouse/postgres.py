@@ -272,8 +272,9 @@ class PostgresPublication:
             cursor.execute(
                 # A table that somebody dropped is not published, whatever its row says.
                 sql.SQL(
-                    "SELECT table_name, delta_table_id, delta_version, relkind = 'p' FROM {} JOIN pg_class ON "
-                    "relname = table_name WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p')"
+                    "SELECT table_name, delta_table_id, delta_version, relkind = 'p', published_at FROM {} "
+                    "JOIN pg_class ON relname = table_name "
+                    "WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p')"
                 ).format(self._name(STATES)),
                 (self.schema,),
             )

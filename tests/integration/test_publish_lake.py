@@ -119,6 +119,34 @@ def test_two_at_once_end_as_one(shop: Shop) -> None:
     assert shop.query("SELECT delta_version FROM _published") == [(1,)]
 
 
+def test_a_restored_lake_that_came_to_the_published_version_again_is_not_taken_for_it(shop: Shop) -> None:
+    shop.add(1)
+    shop.publish()
+    uri = Path(shop.mart(MART).uri)
+    shutil.copytree(uri, uri.with_name("backup"))
+    shop.add(2)
+    shop.publish()
+    shop.query("UPDATE _published SET published_at = now() - interval '16 minutes'")
+    shutil.rmtree(uri)
+    shutil.copytree(uri.with_name("backup"), uri)
+    shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+    # The same version as the published one, then a later one.
+    shop.add(3)
+    for later in (4, 5):
+        before = shop.state()
+        with pytest.raises(
+            UserAnalyticsError,
+            match=r"holds version \d+, the lake one .* made later.*delete all rows in _pub",
+        ):
+            shop.publish()
+        assert shop.state() == before
+        shop.add(later)
+    shop.query("DELETE FROM _published")
+    shop.publish()
+    assert shop.customers() == ["c1", "c3", "c4", "c5"]
+
+
 def test_where_changes_cannot_be_followed(shop: Shop) -> None:
     shop.add(1)
     shop.publish()
