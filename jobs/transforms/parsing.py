@@ -71,9 +71,13 @@ def email_address(value: Column) -> Column:
 def tags(value: Column) -> Column:
     """string → array<string>: names separated by `,`, `;` or `|`, with or without brackets and quotes around.
 
-    In lower case, trimmed, each once, in their order; an empty array where there is none, also for null.
+    In lower case, trimmed, each once, in their order; an empty array where there is none, also for null. What JSON
+    writes with a backslash is what it stands for: `["caf\\u00e9"]`, as Python writes it, is café.
     """
-    plain = F.regexp_replace(F.lower(value), r'[\[\]{}"\x00]', "")
+    # One pair of brackets: what follows an array, from_json passes over.
+    is_escaped = F.contains(value, F.lit("\\")) & value.rlike(r"^\s*\[[^\[\]]*\]\s*$")
+    written_out = F.when(is_escaped, F.array_join(F.from_json(value, "array<string>"), ","))
+    plain = F.regexp_replace(F.lower(F.coalesce(written_out, value)), r'[\[\]{}"\x00]', "")
     names = F.transform(F.split(plain, "[,;|]"), _tag)
     named = F.array_distinct(F.filter(names, lambda name: name != ""))
     return F.coalesce(named, F.array().cast("array<string>"))

@@ -246,6 +246,10 @@ def test_tags_are_names_in_lower_case_each_once(spark: SparkSession) -> None:
         "rock 'n', 'til, don't": ["rock 'n'", "'til", "don't"],
         "a,\tb, \r\nA\u00a0": ["a", "b"],
         "Ä, 東京": ["ä", "東京"],
+        # What Python's json.dumps makes of "Café", of a "b", and of two tags in one.
+        '["Caf\\u00e9", "a \\"b\\"", "c, d"]': ["café", "a b", "c", "d"],
+        '["a\\tb\\u00E4"] [c]': ["a\\tb\\u00e4 c"],
+        "[a\\u00e9]": ["a\\u00e9"],
         " , ;": [],
         "[]": [],
         "": [],
