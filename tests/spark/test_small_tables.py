@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -214,9 +213,7 @@ def test_who_declares_a_column_later_is_told_how_to_fill_it(
     name: str,
     told: bool,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("user_analytics"), "propagate", True)
     uri = table.lake.settings.lake_path(*name.split("/"))
     LakeTable(table.lake, uri, T.StructType(SCHEMA.fields[:-1])).ensure().add([ROWS[0][:-1]])
     for _ in range(2):
