@@ -178,14 +178,14 @@ def pending_loads(
 def _load(table: Table, source: LakeTable, published: Published | None, strategy: str) -> Load | None:
     """What has to be loaded of one table; None when the warehouse has it all."""
     state = Published(source.table_id(), source.version())
-    if published and published.table_id == state.table_id and strategy != "replace":
-        _require_published_here(table, source, published, state)
-    if published == state:
-        return None
     # The state that changes lead on from; None where the table is loaded whole.
     known = (
         published if strategy != "replace" and published and published.table_id == state.table_id else None
     )
+    if known:
+        _require_published_here(table, source, known, state)
+    if published == state:
+        return None
     if table.name in RECORDED_TABLES and (
         found := _recorded_load(table, source, state, known.version if known else None)
     ):

@@ -109,6 +109,13 @@ def test_from_version_to_version(shop: Shop, declare: Callable[..., None]) -> No
     assert shop.publish() == []
 
 
+def put_back(shop: Shop, uri: Path) -> None:
+    """Restore a mart from the copy beside it."""
+    shutil.rmtree(uri)
+    shutil.copytree(uri.with_name("backup"), uri)
+    shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+
 def test_two_at_once_end_as_one(shop: Shop) -> None:
     shop.add(1, 2)
     with ThreadPoolExecutor(2) as pool:
@@ -127,9 +134,7 @@ def test_a_restored_lake_that_came_to_the_published_version_again_is_not_taken_f
     shop.add(2)
     shop.publish()
     shop.query("UPDATE _published SET published_at = now() - interval '16 minutes'")
-    shutil.rmtree(uri)
-    shutil.copytree(uri.with_name("backup"), uri)
-    shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    put_back(shop, uri)
 
     # The same version as the published one, then a later one.
     shop.add(3)
@@ -162,9 +167,7 @@ def test_where_changes_cannot_be_followed(shop: Shop) -> None:
 
     # The lake was put back to an older state: nothing is published, and the message says what to do.
     before = shop.state()
-    shutil.rmtree(uri)
-    shutil.copytree(uri.with_name("backup"), uri)
-    shop.spark.sparkContext._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    put_back(shop, uri)
     with pytest.raises(
         UserAnalyticsError, match=r"holds version \d+, the lake only 1.*delete all rows in _published"
     ) as caught:
