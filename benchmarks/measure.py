@@ -57,5 +57,7 @@ def _resident_sizes(root: psutil.Process) -> list[int]:
     with suppress(psutil.NoSuchProcess):
         for process in [root, *root.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
-                sizes.append(process.memory_info().rss)
+                # One that began just now is still a copy of its parent, of which it has the size.
+                if process is root or time.time() - process.create_time() > SAMPLE_SECONDS:
+                    sizes.append(process.memory_info().rss)
     return sizes
