@@ -2,8 +2,8 @@
 
 Grain:    a run; with --since, all runs that began at that time or later, together.
 Inputs:   run tables, ledger of files, quarantine.
-Outputs:  `results/reports/<run id>.html` in the lake, or the FILE of --output; with --json, a document on standard
-          output instead. Personal, secret and unknown fields of the records shown are masked.
+Outputs:  `results/reports/<run id>.html` in the lake; with --json, a document on standard output instead; either of
+          them in the FILE of --output. Personal, secret and unknown fields of the records shown are masked.
 Re-run:   safe at any time; replaces the file. `run` writes the report of each run by itself.
 Example:  user-analytics report --run 3f0c… --output report.html
 """
@@ -24,7 +24,7 @@ from jobs.errors import RejectedShareExceeded, RuleFailed
 from jobs.lake.results import FOLDER, write_text
 from jobs.quality.page import page
 from jobs.quality.report import Report, collect_report
-from jobs.reports import add_json, print_json, print_lines, require_writable
+from jobs.reports import add_json, as_json, print_json, print_lines, require_writable
 from jobs.settings import Settings
 
 REPORTS = "reports"
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     which = arguments.add_mutually_exclusive_group()
     which.add_argument("--run", metavar="RUN_ID", help="the run (default: the last one)")
     which.add_argument("--since", type=moment, metavar="TIME", help="all runs that began then or later")
-    arguments.add_argument("--output", type=Path, metavar="FILE", help="write here instead of into the lake")
+    arguments.add_argument("--output", type=Path, metavar="FILE", help="write here instead")
     add_json(arguments)
     options = arguments.parse_args(argv)
 
@@ -84,11 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_writable("--output", options.output)
         with open_run("report", Settings.from_env(), quick=True) as run:
             report = collect_report(run, options.run, options.since)
-            if options.json:
-                print_json(asdict(report))
-            elif options.output:
-                options.output.write_text(page(report), encoding="utf-8")
+            if options.output:
+                text = as_json(asdict(report)) + "\n" if options.json else page(report)
+                options.output.write_text(text, encoding="utf-8")
                 print_lines(f"Report: {options.output}")
+            elif options.json:
+                print_json(asdict(report))
             else:
                 print_lines(f"Report: {write_report(run, report)}")
 

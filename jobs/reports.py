@@ -49,9 +49,14 @@ def csv_writer(out: IO[str]) -> Callable[[Iterable[object]], None]:
     return write
 
 
+def as_json(document: dict[str, Any]) -> str:
+    """A document as JSON: times in ISO 8601, spans in seconds."""
+    return json.dumps(document, ensure_ascii=False, indent=1, default=_plain)
+
+
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document: times in ISO 8601, spans in seconds."""
-    print(json.dumps(document, ensure_ascii=False, indent=1, default=_plain))
+    """Print one JSON document, see `as_json`."""
+    print(as_json(document))
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:

@@ -122,5 +122,8 @@ def test_rules_and_the_report(
     assert (rule["action"], rule["passed"], rule["trend"]) == ("fail", False, [1, 1, 1, 1])
     assert main(["report", "--run", run_id, "--output", str(tmp_path / "one.html")]) == 0
     assert run_id in outline((tmp_path / "one.html").read_text()).text
+    assert main(["report", "--json", "--since", "2020-01-01", "--output", str(tmp_path / "all.json")]) == 0
+    written = json.loads((tmp_path / "all.json").read_text())
+    assert {**written, "made_at": None} == {**document, "made_at": None}
     assert main(["report", "--run", "nonsense"]) == 2
     assert "run nonsense: not among the 4 recorded ones" in capsys.readouterr().err
