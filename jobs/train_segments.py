@@ -3,7 +3,8 @@
 Grain:    one model over all customers.
 Inputs:   enriched customers (see `jobs/enrich_customers.py`), which are made here where they are not there.
 Outputs:  `results/model_results.json` in the lake: accuracy beside that of always guessing the most common segment,
-          precision and recall per segment, feature importance, sample counts, seed, and how leakage was excluded.
+          precision and recall per segment, feature importance, sample counts, seed, and how leakage was excluded;
+          where there are too few customers to learn from, that `problem`.
 Re-run:   safe at any time; trained anew when customers or orders have changed, or with another seed.
 Example:  spark-submit jobs/train_segments.py --seed 7
 """
@@ -43,11 +44,13 @@ def train_segments(run: RunContext, seed: int = SEED) -> bool:
         return False
     with run.heartbeat("segments"):
         results = train_and_measure(enrich_customers(run, source), seed)
-    if results is None:
-        log.warning("segments: too few customers, or all in one segment; nothing was trained")
-        return False
-    write_result(run.store, RESULT, {**results, "made_from": made_from})
+    # That there is no model is a result, too: what is there may be of other customers, and nothing is tried again.
+    problem = {"problem": "too few customers, or all in one segment; nothing was trained", "seed": seed}
+    write_result(run.store, RESULT, {**(results or problem), "made_from": made_from})
     run.note_written(Dataset(f"results/{RESULT}"))
+    if results is None:
+        log.warning("segments: %s", problem["problem"])
+        return True
     log.info(
         "segments: accuracy %.1f %% on %d customers, %.1f %% by always saying %s",
         100 * results["accuracy"],

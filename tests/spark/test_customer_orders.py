@@ -325,6 +325,16 @@ def test_few_customers_in_as_many_cities(spark: SparkSession) -> None:
         assert results is None or results["train_samples"] + results["test_samples"] == number
 
 
+def test_that_there_is_nothing_to_learn_is_found_once(spark: SparkSession, tmp_lake: str) -> None:
+    customers = RawZone(spark, tmp_lake, "customers")
+    customers.put({"a.csv": "customer_id,name,registration_date\n1,Anna,2024-01-31\n"})
+    customers.stage()
+    assert train_segments(customers.run()) is True
+    found = json.loads((Path(tmp_lake) / "results" / "model_results.json").read_text())
+    assert found["problem"].startswith("too few customers")
+    assert train_segments(customers.run()) is False
+
+
 def test_generated_customers_and_orders_go_all_the_way(spark: SparkSession, tmp_lake: str) -> None:
     orders, customers = RawZone(spark, tmp_lake, "orders"), RawZone(spark, tmp_lake, "customers")
     assert generate_customer_orders(orders.store) is True
