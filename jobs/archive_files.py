@@ -51,7 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.restore and options.dry_run:
             raise ConfigurationError("archive: --dry-run goes with --older-than")
         moved: list[tuple[str, int]] = []
-        with open_run("archive", Settings.from_env()) as run, recorded(run), run.step("archive") as detail:
+        with (
+            open_run("archive", Settings.from_env(), make=False) as run,
+            recorded(run),
+            run.step("archive") as detail,
+        ):
             if options.restore:
                 moved = [(path, 0) for path in restore(run, options.restore)]
             else:

@@ -103,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigurationError(f"--from {options.first} is after --to {options.last}")
         settings = Settings.from_env()
         command = f"backfill {options.first} {options.last}"
-        with open_warehouse(settings) as warehouse, open_run(command, settings, options.warn_only) as run:
+        with (
+            open_run(command, settings, options.warn_only, make=False) as run,
+            open_warehouse(settings) as warehouse,
+        ):
             listed = {name: list(run.store.list(f"raw/{name}")) for name in options.feeds}
             chosen = {
                 name: files_between(files, options.first, options.last) for name, files in listed.items()

@@ -238,17 +238,18 @@ def open_run(
     settings: Settings,
     warn_only: bool = False,
     quick: bool = False,
-    must_exist: bool = False,
+    make: bool = True,
+    write: bool = True,
 ) -> Iterator[RunContext]:
     """Check the lake and begin a run; at its end, close the Spark session that was opened for it, if any.
 
-    quick: for a command that only looks at something, soon. must_exist: as for those, a lake that is not there is not
-    made.
+    quick: for a command that only looks at something, soon. make: a lake that is not there is begun. write: one that
+    can only be read from is not enough. Neither holds for a quick command.
 
     Raises ConfigurationError, before Spark starts, when the lake cannot be used.
     """
     store = object_store(settings)
-    store.check(make=not (quick or must_exist))
+    store.check(make and not quick, write and not quick)
     had_spark = has_started()
 
     def start_spark() -> SparkSession:

@@ -413,7 +413,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         who = person(options.email, options.customer_id, options.user_id)
         settings = Settings.from_env()
-        with open_warehouse(settings) as warehouse, open_run("erase", settings, warn_only=True) as run:
+        with (
+            open_run("erase", settings, warn_only=True, make=False) as run,
+            open_warehouse(settings) as warehouse,
+        ):
             search = search_for(run, who)
             found, linked = survey(run, search), linked_customers(run, who)
             left = None

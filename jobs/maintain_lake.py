@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         with (
-            open_run("maintain", Settings.from_env()) as run,
+            open_run("maintain", Settings.from_env(), make=False) as run,
             recorded(run),
             run.step("maintain") as detail,
         ):

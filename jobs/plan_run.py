@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_env()
         with ExitStack() as stack:
             warehouse = stack.enter_context(open_warehouse(settings)) if _is_made(settings) else None
-            run = stack.enter_context(open_run("plan", settings, must_exist=True))
+            run = stack.enter_context(open_run("plan", settings, make=False, write=False))
             plan = plan_run(run, warehouse)
         if options.json:
             print_json(as_document(plan))

@@ -143,7 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         settings = Settings.from_env()
-        with open_warehouse(settings) as warehouse, open_run("reconcile", settings, must_exist=True) as run:
+        with (
+            open_run("reconcile", settings, make=False, write=False) as run,
+            open_warehouse(settings) as warehouse,
+        ):
             comparisons = reconcile(run, warehouse)
         print_comparisons(comparisons)
         differing = [comparison.table for comparison in comparisons if comparison.differences]

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser(__doc__, "reset-marts").parse_args(argv)
 
     def body() -> None:
-        with open_run("reset-marts", Settings.from_env()) as run:
+        with open_run("reset-marts", Settings.from_env(), make=False) as run:
             reset_marts(run)
 
     return job_main(body)

@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen: Target = options.target
 
     def body() -> None:
-        with open_run(name := f"reset {chosen.name}", Settings.from_env()) as run:
+        with open_run(name := f"reset {chosen.name}", Settings.from_env(), make=False) as run:
             lost = lost_files(run, chosen.feed) if chosen.feed else []
             lines = describe(run, chosen, lost)
             if not options.yes:

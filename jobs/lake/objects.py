@@ -31,6 +31,7 @@ from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.settings import Settings
 
 PART_BYTES = 16 * 1024 * 1024
+NO_LAKE = "there is no lake yet; `user-analytics run` makes one"
 Progress = Callable[[int], None]
 
 
@@ -51,10 +52,11 @@ class RawFile:
 class ObjectStore(Protocol):
     """What the jobs need of a place that holds files. Paths are relative to the lake."""
 
-    def check(self, make: bool = True) -> None:
-        """Raise ConfigurationError if the lake cannot be reached or written with these settings.
+    def check(self, make: bool = True, write: bool = True) -> None:
+        """Raise ConfigurationError if the lake cannot be reached or used with these settings.
 
-        make: a local folder is made where there is none; otherwise that is an error, and one to read from is enough.
+        make: one that is not there is begun; otherwise that is an error. write: a local folder that can only be read
+        from is an error.
         """
 
     def list(self, prefix: str) -> Iterator[RawFile]:
@@ -141,19 +143,17 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def check(self, make: bool = True) -> None:
+    def check(self, make: bool = True, write: bool = True) -> None:
         try:
             if not make and not self.root.exists():
-                raise ConfigurationError(
-                    f"LAKE_URI={str(self.root)!r}: there is no lake yet; `user-analytics run` makes one"
-                )
+                raise ConfigurationError(f"LAKE_URI={str(self.root)!r}: {NO_LAKE}")
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
                 f"LAKE_URI={str(self.root)!r}: cannot be used as a folder: {error.strerror}"
             ) from None
         # Who only looks may have no more than a copy, or a share, that is not to be written to.
-        needed, what = (os.W_OK, "write") if make else (os.R_OK, "read")
+        needed, what = (os.W_OK, "write") if write else (os.R_OK, "read")
         if not os.access(self.root, needed | os.X_OK):
             raise ConfigurationError(f"LAKE_URI={str(self.root)!r}: no permission to {what} there")
 
@@ -257,7 +257,8 @@ class S3Store:
     """A lake in a bucket of MinIO, S3 or another store with S3's interface."""
 
     def __init__(self, settings: Settings) -> None:
-        self.bucket, _, prefix = settings.lake_uri.removeprefix("s3a://").partition("/")
+        self.uri = settings.lake_uri
+        self.bucket, _, prefix = self.uri.removeprefix("s3a://").partition("/")
         self.prefix = prefix + "/" if prefix else ""
         self.endpoint = settings.s3_endpoint
         self.client = _client(settings)
@@ -266,10 +267,10 @@ class S3Store:
         for operation in ("PutObject", "CompleteMultipartUpload"):
             self.creating.meta.events.register(f"provide-client-params.s3.{operation}", _only_new)
 
-    def check(self, make: bool = True) -> None:
-        where = f"LAKE_URI=s3a://{self.bucket}" + (f" at {self.endpoint}" if self.endpoint else "")
+    def check(self, make: bool = True, write: bool = True) -> None:
+        where = f"LAKE_URI={self.uri}" + (f" at {self.endpoint}" if self.endpoint else "")
         try:
-            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             advice = {
@@ -284,6 +285,8 @@ class S3Store:
             raise ConfigurationError(f"{where}: {advice}") from None
         except (BotoCoreError, ValueError) as error:
             raise ConfigurationError(f"{where}: cannot be reached ({error})") from None
+        if not make and not found["KeyCount"]:
+            raise ConfigurationError(f"{where}: {NO_LAKE}")
 
     def list(self, prefix: str) -> Iterator[RawFile]:
         pages = self.client.get_paginator("list_objects_v2").paginate(

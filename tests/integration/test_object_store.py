@@ -194,6 +194,15 @@ def test_wrong_settings_end_with_code_2_and_one_line_without_a_secret(
         assert "Traceback" not in done.stderr
 
 
+def test_a_mistyped_prefix_is_a_wrong_setting(environment: dict[str, str], tmp_path: Path) -> None:
+    mistyped = {**environment, "LAKE_URI": f"{environment['LAKE_URI']}-typo/", "LOG_FOLDER": str(tmp_path)}
+    for command in (("erase", "--user-id", "1", "--yes"), ("status",)):
+        done = run(*command, **mistyped)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"LAKE_URI={environment['LAKE_URI']}-typo" in done.stderr
+        assert "there is no lake yet" in done.stderr
+
+
 def test_an_address_that_is_none_is_a_wrong_setting(environment: dict[str, str], tmp_path: Path) -> None:
     done = run("upload", "logs", str(tmp_path), **{**environment, "AWS_ENDPOINT_URL_S3": "not an address"})
     assert done.returncode == 2

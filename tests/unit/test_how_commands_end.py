@@ -83,9 +83,15 @@ def test_files_that_are_named_are_looked_for_before_work_begins(
 
 
 @pytest.mark.parametrize(
-    "command", [["plan"], ["status"], ["quarantine"], ["report"], ["lineage", "users"]], ids=" ".join
+    "command",
+    [
+        *(["plan"], ["status"], ["quarantine"], ["report"], ["lineage", "users"], ["reconcile"]),
+        *(["archive", "--older-than", "9"], ["replay", "logs"], ["backfill", "--from=2024-01-01", "--to=2024-01-02"]),
+        *(["erase", "--user-id", "1", "--yes"], ["reset", "logs", "--yes"], ["reset-marts"], ["maintain"]),
+    ],
+    ids=" ".join,
 )
-def test_a_command_that_only_looks_makes_no_lake(
+def test_only_what_brings_something_makes_a_lake(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LAKE_URI", str(tmp_path / "typo"))
