@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         feed = FEEDS[options.feed]
         names = load_mapping(feed, options.mapping) if options.mapping else None
         with (
-            open_run(name := f"replay {feed.name}", Settings.from_env(), options.warn_only, make=False) as run,
+            open_run(
+                name := f"replay {feed.name}", Settings.from_env(), options.warn_only, make=False
+            ) as run,
             recorded(run),
             run.step(name) as detail,
         ):

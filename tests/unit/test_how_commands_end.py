@@ -86,7 +86,11 @@ def test_files_that_are_named_are_looked_for_before_work_begins(
     "command",
     [
         *(["plan"], ["status"], ["quarantine"], ["report"], ["lineage", "users"], ["reconcile"]),
-        *(["archive", "--older-than", "9"], ["replay", "logs"], ["backfill", "--from=2024-01-01", "--to=2024-01-02"]),
+        *(
+            ["archive", "--older-than", "9"],
+            ["replay", "logs"],
+            ["backfill", "--from=2024-01-01", "--to=2024-01-02"],
+        ),
         *(["erase", "--user-id", "1", "--yes"], ["reset", "logs", "--yes"], ["reset-marts"], ["maintain"]),
     ],
     ids=" ".join,
