@@ -6,8 +6,8 @@ transaction, so that dashboards never see half a run, and updates one asset per 
 `report` writes what became of it all as one page below `results/reports/` in the lake.
 
 **Parameters.** `feeds`: which feeds to bring in and build on. `warehouse`: the connection to publish to; its type
-decides between PostgreSQL and BigQuery. `full_refresh`: make all marts anew from what is staged. `month`:
-build events of that month only.
+decides between PostgreSQL and BigQuery. `full_refresh`: make the marts of these feeds anew from what is staged.
+`month`: build events of that month only.
 
 **When something is refused.** A file that cannot be read, or more rejected records than allowed, turns its stage task
 red without a retry: a person has to look. What was accepted is built and published all the same, and the run ends as
@@ -106,7 +106,7 @@ with DAG(
         "feeds": Param(
             list(FEEDS), type="array", items={"enum": list(FEEDS)}, description="Feeds to bring in"
         ),
-        "full_refresh": Param(False, type="boolean", description="Make all marts anew"),
+        "full_refresh": Param(False, type="boolean", description="Make the marts of these feeds anew"),
         "month": Param(
             None,
             type=["null", "string"],
@@ -148,7 +148,14 @@ with DAG(
                 extract >> stage
         staged[feed] = stage
 
-    reset = SparkJobOperator(task_id="reset_marts", job="reset_marts.py", only_with="full_refresh")
+    # Marts of other feeds are not built by this run, and stay.
+    reset = SparkJobOperator(
+        task_id="reset_marts",
+        job="reset_marts.py",
+        arguments=["--feeds={{ params.feeds | join(',') }}"],
+        feeds=FEEDS,
+        only_with="full_refresh",
+    )
     publish = SparkJobOperator(task_id="publish", job="publish.py", outlets=ASSETS, trigger_rule="all_done")
     with TaskGroup("marts"):
         built: dict[str, SparkJobOperator] = {}

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from jobs.build_star_schema import build_star_schema
 from jobs.feeds import FEEDS
-from jobs.reset_marts import reset_marts
+from jobs.reset_marts import main, reset_marts
 from jobs.reset_tables import forget_feed
 from jobs.run_all import build_marts, stage_all
 from tests.lakes import STAR, Lake, deliver
@@ -35,6 +35,19 @@ def test_marts_are_made_anew_with_the_same_rows_and_keys(spark: SparkSession, tm
     assert lake.star() == before
     # Another identity, so that publishing takes the table whole.
     assert lake.mart("fact_user_actions").table_id() != identity
+
+
+def test_marts_of_other_feeds_stay(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(spark, tmp_path)
+    lake.stage_logs(1, "ann | 2024-05-01 08:00:00 | login | phone | Rome")
+    build_star_schema(lake.run())
+    monkeypatch.setenv("LAKE_URI", str(tmp_path))
+    assert main(["--feeds", "purchases,orders"]) == 0
+    assert lake.mart("fact_user_actions").exists()
+    assert main(["--feeds", "purchases,logs"]) == 0
+    assert not lake.mart("fact_user_actions").exists()
 
 
 def test_a_feed_is_reset_of_which_nothing_was_ever_read(spark: SparkSession, tmp_path: Path) -> None:
