@@ -19,6 +19,9 @@ UNSEEN = r"\x01-\x20\x7f-\xa0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\u
 EMAIL = rf'^[^@{UNSEEN}"(),:;<>\[\]\\]+@([^@{UNSEEN}"(),.:;<>\[\]\\]+\.)+[^@{UNSEEN}"(),.:;<>\[\]\\]+\z'
 ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
 US_DATE_TIME = r"^\d{1,2}/\d{1,2}/(?!0000)\d{4} \d{1,2}:\d{2}(:\d{2})?$"
+# How an instant ends that says for sure which offset it has. Of abbreviations Java knows other ones than their writers:
+# BST is Bangladesh, AST Alaska, and PST is an hour less in summer.
+CLEAR_OFFSET = r"([0-9.]|[0-9 .](Z|UTC?|GMT)|/[A-Za-z_-]+)\z"
 HASHED = (
     r"^([0-9a-fA-F]{32}|[0-9a-fA-F]{64}"
     r"|\$2[abxy]?\$\d{2}\$[./A-Za-z0-9]{53}"
@@ -93,14 +96,16 @@ def _tag(name: Column) -> Column:
 def iso_timestamp(value: Column) -> Column:
     """string → timestamp from ISO 8601 date and time, with or without fraction and offset; UTC when none.
 
-    Impossible dates (2025-02-30), epoch numbers, dates without a time, times of day, and instants outside of the
-    years 1 to 9999, which not every warehouse can store, give null.
+    Impossible dates (2025-02-30), epoch numbers, dates without a time, times of day, abbreviated time zones but UTC and
+    GMT, and instants outside of the years 1 to 9999, which not every warehouse can store, give null.
     """
     looks_iso = (
         F.octet_length(value).between(16, 40)
         & (F.locate("-", value) == 5)
         & (F.locate("-", value, 6) == 8)
         & F.substring(value, 11, 1).isin("T", " ")
+        # Most end in a digit; a regular expression for each would take longer than all else here.
+        & (F.right(value, F.lit(1)).between("0", "9") | value.rlike(CLEAR_OFFSET))
     )
     # ISO 8601 also knows offsets without a colon (+0200) and times with an offset but no seconds, Spark's cast neither.
     in_full = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")

@@ -51,6 +51,14 @@ TIMESTAMPS = {
     "2025-05-13T23Z": None,
     "2025-05-13T23:60Z": None,
     "2025-05-13T23:30+25:00": None,
+    # Names of time zones: an abbreviation is another zone to Java than to whoever wrote it.
+    "2025-05-13 23:30:47 UTC": utc(2025, 5, 13, 23, 30, 47),
+    "2025-05-13 23:30:47.5 GMT": utc(2025, 5, 13, 23, 30, 47, 500000),
+    "2025-05-13 23:30:47 UTC+2": utc(2025, 5, 13, 21, 30, 47),
+    "2025-05-13 23:30:47 -0530": utc(2025, 5, 14, 5, 0, 47),
+    "2025-05-13 23:30:47 Europe/Berlin": utc(2025, 5, 13, 21, 30, 47),
+    "2025-05-13T23:30:47.Z": utc(2025, 5, 13, 23, 30, 47),
+    **{f"2025-05-13 23:30:47 {name}": None for name in ("BST", "PST", "AST", "IST", "CST", "CET", "NZ")},
     # Finer than a microsecond is cut off.
     "2025-05-13T23:30:47.123456789Z": utc(2025, 5, 13, 23, 30, 47, 123456),
     # The calendar.
