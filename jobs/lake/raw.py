@@ -143,13 +143,17 @@ def first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
 
 
 def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: bool) -> tuple[str, ...]:
-    try:
-        text = head.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="strict" if whole else "ignore")
-    except UnicodeDecodeError:
-        text = head.decode("latin-1")
-    lines = (line for line in io.StringIO(text, newline=""))
+    # As records are read: each byte is a letter until the cells are cut, so that no byte elsewhere changes a name.
+    text = head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    lines = io.StringIO(text, newline="")
     # Spark, too, passes over empty lines, but takes a line of blanks or commas for the header.
-    row = next((r for r in csv.reader(lines) if r), [])
+    row = next(([_as_written(cell) for cell in r] for r in csv.reader(lines) if r), [])
+    if not whole and lines.tell() == len(text):
+        # Where it is cut, a name could pass for another one, and every record would have too many columns.
+        raise FileRefused(
+            f"{file.path}: the header is longer than {PEEK_BYTES:,} bytes, or has an open quote; leave columns out, or "
+            "shorten their names"
+        )
     header = tuple(cell.strip() for cell in row)
     # A file without a header has a record in its place, which may say something about a person.
     known = {source.lower() for sources in names.values() for source in sources}
@@ -178,6 +182,14 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
             f"{file.path}: missing column: {wanted}{_other_separator(names, row, missing)}; {shown}"
         )
     return header
+
+
+def _as_written(cell: str) -> str:
+    """A header's cell, cut as Latin-1: in UTF-8, or in Latin-1 where it is no UTF-8."""
+    try:
+        return cell.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return cell
 
 
 def _other_separator(names: SourceNames, row: Sequence[str], missing: Sequence[str]) -> str:

@@ -68,11 +68,32 @@ def test_json_is_an_array_or_lines(looked_at, content: str | bytes, layout: str)
         ",".join(f'"{name}"' for name in PURCHASE_HEADER),
         b"\xef\xbb\xbf" + purchases().encode(),
         purchases(purchase(Description="Café")).encode("latin-1"),
+        b"\xef\xbb\xbf" + purchases(purchase(Description="Café")).encode("latin-1"),
         purchases(*[purchase(Description="é" * 100)] * 1000).encode()[: PEEK_BYTES + 1],
     ],
 )
 def test_a_header_is_found_whatever_stands_around_it(looked_at, content: str | bytes) -> None:
     assert looked_at("purchases", content).header == PURCHASE_HEADER
+
+
+@pytest.mark.parametrize("rows", [1, 5000])
+@pytest.mark.parametrize("header", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("records", ["utf-8", "latin-1"])
+def test_names_are_what_the_header_says_whatever_bytes_follow(
+    looked_at, header: str, records: str, rows: int
+) -> None:
+    names = f"{purchases().strip()},Größe"
+    content = names.encode(header) + b"\n" + "1,größer\n".encode(records) * rows
+    assert looked_at("purchases", content).header == (*PURCHASE_HEADER, "Größe")
+
+
+def test_a_header_that_is_not_seen_whole_is_refused_and_names_no_column_wrong(looked_at) -> None:
+    wide = ",".join(f"column_{i:05}" for i in range(10_000))
+    for header in (f"{purchases().strip()},{wide}", f"{wide},{purchases().strip()}", f'"{purchases()}{wide}'):
+        with pytest.raises(
+            FileRefused, match=r"^a\.csv: the header is longer than 65,536 bytes, or has an open"
+        ):
+            looked_at("purchases", f"{header}\n", "a.csv")
 
 
 def test_a_header_in_any_letter_case_and_order_with_unknown_columns(looked_at) -> None:
