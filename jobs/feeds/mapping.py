@@ -36,14 +36,14 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
     The file holds one object of `"source name": "field"`, or the other way round, `"field": "source name"`; a
     dotted source name leads into nested JSON records (`{"user_id": "actor.login"}`).
 
-    Raises ConfigurationError naming the file and the entry when it is not such an object, names no field, or gives one
-    source name to two.
+    Raises ConfigurationError naming the file and the entry when it is not such an object, names no field, has a source
+    name that leads nowhere, or gives one to two fields.
     """
     if not file.is_file():
         raise ConfigurationError(f"mapping {file}: not a file")
     try:
         entries = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigurationError(f"mapping {file}: not JSON: {error}") from None
     except KeyError as error:
         # Of two, JSON's readers take the last one, without a word.
@@ -66,6 +66,15 @@ def load_mapping(feed: Feed, file: Path) -> SourceNames:
             f"the fields are {', '.join(name for name in feed.columns if name in fields)}"
         )
     pairs = [(value, key) if by_source else (key, value) for key, value in entries.items()]
+    if feed.format is RawFormat.CSV:
+        # A header's names lose the blanks around them, too.
+        pairs = [(name, source.strip()) for name, source in pairs]
+    elif leading_nowhere := [source for _, source in pairs if not all(source.split("."))]:
+        # Written as for jq (`.actor.login`), it would find nothing.
+        raise ConfigurationError(
+            f"mapping {file}: {json.dumps(leading_nowhere[0])}: a dot leads from one name to the next, as in "
+            '"actor.login"; here a name is missing'
+        )
     # In a CSV file's header, letter case does not matter.
     same: Callable[[str], str] = str.lower if feed.format is RawFormat.CSV else str
     names = {field.name: field.sources for field in feed.fields}

@@ -59,6 +59,18 @@ def test_letter_case_matters_in_json_only(mapping: Path) -> None:
     assert load_mapping(LOGS, mapping)["user_id"] == ("user_id",)
 
 
+def test_of_csv_blanks_around_a_name_do_not_matter_and_dots_lead_nowhere(mapping: Path) -> None:
+    mapping.write_text('{"Item ": "detail", "\\u00a0Price..net": "unit_price", "": "stock_code"}')
+    names = load_mapping(PURCHASES, mapping)
+    assert names["detail"][0] == "Item"
+    assert names["unit_price"][0] == "Price..net"
+    # As pandas calls the column of its index.
+    assert names["stock_code"][0] == ""
+    mapping.write_text('{"Item": "detail", "Item ": "country"}')
+    with pytest.raises(ConfigurationError, match="Item is given to two fields, detail and country"):
+        load_mapping(PURCHASES, mapping)
+
+
 def test_a_secret_does_not_become_a_field_that_is_none(mapping: Path) -> None:
     mapping.write_text('{"mail": "email", "pw_hash": "password"}')
     assert load_mapping(USERS, mapping)["password"] == ("pw_hash", "password")
@@ -90,6 +102,10 @@ def test_an_empty_mapping_changes_nothing(mapping: Path) -> None:
         ('{"id": "user_id", "id": "device"}', "id stands there more than once"),
         ('{"user_id": "actor", "user_id": "login"}', "user_id stands there more than once"),
         ('{"user_id": "id", "device": "id"}', "id is given to two fields, user_id and device"),
+        ('{".actor.login": "user_id"}', '".actor.login": a dot leads from one name to the next'),
+        ('{"user_id": "actor..login"}', '"actor..login": a dot leads from one name to the next'),
+        ('{"": "user_id"}', '"": a dot leads'),
+        ("[" * 100_000, "not JSON"),
         ('{"login": "user_id", "device": "agent"}', "the field of logs stands first, in others last"),
     ],
 )
