@@ -366,7 +366,8 @@ def _cleanly_stopped() -> Iterator[None]:
 
 def root_cause(error: BaseException) -> str:
     """The innermost message of an error, in one line, without a stack trace; with the file that outer ones name."""
-    messages = _of_causes(error, lambda java: java.getMessage())
+    # Some have no message, as that of a stack that is full.
+    messages = _of_causes(error, lambda java: java.getMessage() or java.getClass().getSimpleName())
     text = (messages or [str(error)])[-1] or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
     # What a function in Python raised stands at the end of its traceback, behind the error's class.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from unittest.mock import Mock
 
+from jobs.context import root_cause
 from jobs.feeds.mapping import declared_sources
 from jobs.feeds.reviews import REVIEWS
 from jobs.lake.objects import RawFile
@@ -20,3 +21,12 @@ def test_a_long_message_fits_the_column_that_it_is_published_to() -> None:
     assert entry.error is not None
     assert entry.error.startswith("missing column: xxx")
     assert len(entry.error) == int(error.type.expressions[0].name)
+
+
+def test_a_java_error_without_a_message_is_told_by_its_kind() -> None:
+    cause = Mock(**{"getMessage.return_value": None, "getCause.return_value": None})
+    cause.getClass.return_value.getSimpleName.return_value = "StackOverflowError"
+    outer = Mock(**{"getMessage.return_value": "Job aborted", "getCause.return_value": cause})
+    error = RuntimeError("a failed call")
+    error.java_exception = outer  # type: ignore[attr-defined]
+    assert root_cause(error) == "StackOverflowError"
