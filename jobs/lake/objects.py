@@ -330,10 +330,12 @@ class S3Store:
                     Config=TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=part),
                 )
         except (Boto3Error, BotoCoreError, ClientError) as error:
-            if "PreconditionFailed" in str(error):
-                # As in `swap`: a request that was repeated because its answer was lost finds what it wrote itself.
-                if self.digest(path) == sha256:
-                    return
+            taken = "PreconditionFailed" in str(error)
+            # As in `swap`: a request that was repeated because its answer was lost finds what it wrote itself, or that
+            # the upload in parts, which it was to complete, is there no more.
+            if (taken or "NoSuchUpload" in str(error)) and self.digest(path) == sha256:
+                return
+            if taken:
                 raise FileExistsError(path) from None
             raise UserAnalyticsError(f"{path} could not be stored: {error}") from None
 

@@ -108,6 +108,20 @@ def test_two_uploads_at_once_do_not_overwrite_each_other(tmp_path: Path, environ
         assert store.digest(f"raw/logs/{size}") == digest
 
 
+def lose_the_first_answer(client: Any, operation: str) -> list[int]:
+    """Have a client send the first of these requests twice; the status of the answer that did not arrive."""
+    session, lost = URLLib3Session(), []
+
+    def lose(request: AWSPreparedRequest, **_: Any) -> None:
+        if not lost:
+            lost.append(session.send(request).status_code)
+            request.reset_stream()
+            raise ReadTimeoutError(endpoint_url=request.url)
+
+    client.meta.events.register(f"before-send.s3.{operation}", lose)
+    return lost
+
+
 def test_an_upload_whose_answer_is_lost_is_no_other_content(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -115,18 +129,25 @@ def test_an_upload_whose_answer_is_lost_is_no_other_content(
     a delivery of its own, and `erase` left the person's file beside the one without him."""
     store = object_store(Settings.from_env(environment))
     assert isinstance(store, S3Store)
-    session, lost = URLLib3Session(), []
-
-    def lose_the_first_answer(request: AWSPreparedRequest, **_: Any) -> None:
-        if not lost:
-            lost.append(session.send(request).status_code)
-            request.reset_stream()
-            raise ReadTimeoutError(endpoint_url=request.url)
-
-    store.creating.meta.events.register("before-send.s3.PutObject", lose_the_first_answer)
+    lost = lose_the_first_answer(store.creating, "PutObject")
     file = tmp_path / "day.jsonl"
     file.write_text("{}\n")
     assert upload(store, "logs", [file]).uploaded == ("raw/logs/day.jsonl",)
+    assert lost == [200]
+    assert upload(store, "logs", [file]).unchanged == ("raw/logs/day.jsonl",)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_an_upload_in_parts_whose_last_answer_is_lost_is_done(
+    tmp_path: Path, environment: dict[str, str], replace: bool
+) -> None:
+    """The store knows no such upload any more: a correction that was stored counted as one that could not be."""
+    store = object_store(Settings.from_env(environment))
+    assert isinstance(store, S3Store)
+    lost = lose_the_first_answer(store.client if replace else store.creating, "CompleteMultipartUpload")
+    file = tmp_path / "day.jsonl"
+    file.write_bytes(os.urandom(PART_BYTES + 1))
+    assert upload(store, "logs", [file], replace=replace).uploaded == ("raw/logs/day.jsonl",)
     assert lost == [200]
     assert upload(store, "logs", [file]).unchanged == ("raw/logs/day.jsonl",)
 
