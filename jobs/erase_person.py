@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError
 from pyspark.sql import functions as F
 
 from jobs.console import log
@@ -198,6 +199,8 @@ def _persons_files(run: RunContext, search: Search, feed: Feed) -> list[tuple[Ra
                         continue
                 with run.store.open(file.path) as stream, opened(stream, file.path) as plain:
                     number = cut(search.person, feed, search.names(feed, file.path), plain).removed
+            except BotoCoreError:
+                raise  # the store's fault, though some of these are OSErrors, too
             except (OSError, EOFError, zlib.error):
                 log.warning("erase: %s cannot be read", file.path)
                 continue

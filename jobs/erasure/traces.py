@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError
 
 from jobs.context import RunContext
 from jobs.erasure.person import ID_COLUMNS, Person, readings
@@ -69,6 +70,8 @@ class Search:
                 if path.endswith(".parquet"):
                     return self._in_parquet(path, stream.read())
                 return "text" if self._in_text(stream.read().decode("utf-8", "surrogateescape")) else None
+        except BotoCoreError:
+            raise  # the store's fault, though some of these are OSErrors, too
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             return f"cannot be searched: {type(error).__name__}"
 

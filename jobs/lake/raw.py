@@ -19,7 +19,7 @@ from functools import reduce
 from hashlib import sha256
 from urllib.parse import unquote
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -133,9 +133,11 @@ def first_bytes(store: ObjectStore, file: RawFile) -> tuple[bytes, bool]:
         if file.size == 0:
             raise FileRefused(f"{file.path}: the file is empty") from None
         raise FileRefused(f"{file.path}: not a readable gzip file ({error})") from None
+    except BotoCoreError:
+        raise  # the store's fault, though some of these are OSErrors, too: the next run may find the file in order
     except (OSError, ClientError) as error:
         if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
-            raise  # the store's fault, as a BotoCoreError is: the next run may find the file in order
+            raise  # as above
         raise FileRefused(f"{file.path}: cannot be opened ({error})") from None
     if unread := unread_form(head):
         raise FileRefused(f"{file.path}: {unread}")
