@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from jobs.console import log
 from jobs.context import RunContext
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.feeds.declaration import Feed
@@ -77,19 +78,24 @@ def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool 
 def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
     """Bring archived files back. The next staging reads them again, as delivered when they were, to the same end.
 
-    Gives their paths below `raw/`. paths: as they are in the archive, or as they were in `raw/`. Raises
-    ConfigurationError, before anything is moved, when one is not in the archive or its place in `raw/` is taken.
+    Gives their paths below `raw/`, without those that are back already, as a killed run leaves them. paths: as they are
+    in the archive, or as they were in `raw/`. Raises ConfigurationError, before anything is moved, when one is in
+    neither or its place in `raw/` is taken.
     """
-    wanted = list(dict.fromkeys(as_raw(path) for path in paths))
+    wanted, back = list(dict.fromkeys(as_raw(path) for path in paths)), set[str]()
     for path in wanted:
         parts = path.split("/")
         if parts[0] != RAW or len(parts) < 3 or ".." in parts:
             raise ConfigurationError(f"archive: {path}: write {ARCHIVE}/FEED/FILE")
-        if run.store.digest(as_archived(path)) is None:
+        kept, there = run.store.digest(as_archived(path)), run.store.digest(path)
+        if kept is None and there is None:
             raise ConfigurationError(f"archive: {as_archived(path)}: there is no such file")
-        there = run.store.digest(path)
-        if there is not None and there != run.store.digest(as_archived(path)):
+        if kept is None:
+            log.info("archive: %s is there, and not in the archive; left alone", path)
+            back.add(path)
+        elif there not in (None, kept):
             raise ConfigurationError(f"archive: {path} is there with other content; it is the later delivery")
+    wanted = [path for path in wanted if path not in back]
     for path in wanted:
         feed = path.split("/")[1]
         with run.locks.hold(f"staging/{feed}"):

@@ -74,6 +74,28 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     assert zone.stage().entries == ()
 
 
+def test_a_restore_that_was_killed_goes_on(spark: SparkSession, tmp_lake: str) -> None:
+    """Given again as it was, the command refused the files that were back already, and brought no other back."""
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann")), "b.jsonl": json_lines(event("bob"))})
+    zone.stage()
+    rows, counts = zone.rows(), zone.counts()
+    archived = [file.path.replace("raw/", "archive/") for file in archive(zone.run(), "logs", DAY_3)]
+
+    def kill() -> None:
+        raise KeyboardInterrupt
+
+    store = zone.store
+    zone.store = Interrupted(Path(tmp_lake), "open archive/logs/b.jsonl", kill)
+    with pytest.raises(KeyboardInterrupt):
+        restore(zone.run(), archived)
+    zone.store = store
+    assert restore(zone.run(), archived) == ["raw/logs/b.jsonl"]
+    assert restore(zone.run(), archived) == []
+    zone.stage()
+    assert (zone.rows(), zone.counts()) == (rows, counts)
+
+
 def test_one_of_several_that_share_records_comes_back_alone(spark: SparkSession, tmp_lake: str) -> None:
     zone = RawZone(spark, tmp_lake, "logs")
     for day, name in enumerate("abc"):
