@@ -42,7 +42,7 @@ def upload(
     Raises ConfigurationError for a path that does not exist or whose name Spark would not read, before anything is
     sent; UserAnalyticsError, after all others were sent, for files that are there with other content.
     """
-    below = "/".join(part for part in ("raw", feed, folder.strip("/")) if part)
+    below = "/".join(part for part in ("raw", feed, *folder.split("/")) if part)
     sources = [(source, f"{below}/{name}") for source, name in _sources(paths)]
     for source, target in sources:
         if problem := store.problem_of_name(target):

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from jobs.console import log
 from jobs.errors import ConfigurationError, UserAnalyticsError
 from jobs.settings import Settings
 
+CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 PART_BYTES = 16 * 1024 * 1024
 NO_LAKE = "there is no lake yet; `user-analytics run` makes one"
 Progress = Callable[[int], None]
@@ -300,6 +302,12 @@ class S3Store:
                 yield RawFile(path, item["Size"], item["LastModified"], item["ETag"].strip('"'))
 
     def problem_of_name(self, path: str) -> str | None:
+        # Hadoop takes `a//b` for `a/b`, which may be another object.
+        if "//" in path:
+            return "Spark cannot read a name with an empty folder in it (//) from a bucket"
+        # What XML cannot hold, in which the store lists names.
+        if CONTROL_CHARACTER.search(path):
+            return "Spark cannot read a name with control characters from a bucket"
         return _not_utf8(path)
 
     def open(self, path: str) -> IO[bytes]:

@@ -234,6 +234,9 @@ def _inspect(
 ) -> list[InspectedFile]:
     readable = []
     for file, names in names_of.items():
+        if problem := run.store.problem_of_name(file.path):
+            refused[file] = f"{file.path}: {problem}; rename it"
+            continue
         try:
             readable.append(raw.inspect(run.store, feed, names, file))
         except FileRefused as error:

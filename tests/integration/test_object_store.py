@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -176,6 +177,29 @@ def test_staging_from_the_store_gives_the_same_as_from_a_folder(
     upload(remote.store, "logs", [local.folder], replace=True)
     remote.stage()
     assert remote.rows("user_id") == [("a",), ("b",), ("c",), ("d",)]
+
+
+def test_a_name_that_spark_cannot_read_is_refused_and_the_others_are_read(
+    spark: SparkSession,
+    minio: ObjectStore,
+    bucket: str,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spark read `day/a` for `day//a`, twice, and none of a feed's files where one had a control character."""
+    zone = RawZone(spark, environment["LAKE_URI"], "logs", environment)
+    _configure_object_store(spark, zone.settings)
+    for name in ("day/a.jsonl", "day/\x01.jsonl"):
+        body = json_lines(event("a")).encode()
+        minio.client().put_object(Bucket=bucket, Key=f"a prefix/lake/raw/logs/{name}", Body=body)
+    listed = list(zone.store.list("raw/logs"))
+    # MinIO takes no such name; S3 does.
+    listed += [dataclasses.replace(listed[1], path="raw/logs/day//a.jsonl")]
+    monkeypatch.setattr(zone.store, "list", lambda prefix: iter(listed))
+    zone.stage()
+    assert zone.rows("user_id") == [("a",)]
+    assert zone.counts() == {"day/a.jsonl": (1, 1, 0, 0)}
+    assert zone.refused().keys() == {"day//a.jsonl", "day/\x01.jsonl"}
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
