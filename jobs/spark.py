@@ -150,6 +150,8 @@ def _started(builder: SparkSession.Builder, settings: Settings) -> SparkSession:
             f"SPARK_DRIVER_MEMORY={settings.driver_memory}; `user-analytics doctor` looks for what is wrong"
         ) from None
     jvm: Any = spark.sparkContext._jvm
+    # Delta's vacuum prints how much it deleted; standard output is for what the command was asked for.
+    jvm.java.lang.System.setOut(jvm.java.lang.System.err)
     version = jvm.java.lang.Runtime.version()
     if version.feature() > NEWEST_JAVA:
         raise ConfigurationError(

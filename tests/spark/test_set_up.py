@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -27,6 +28,12 @@ def test_the_archive_of_classes_is_mapped_into_the_jvm(spark: SparkSession) -> N
     # See jars/share_classes.py for why no other version takes one.
     is_taken = jvm.java.lang.Runtime.version().feature() == 17
     assert ("shared-classes.jsa" in Path(f"/proc/{process}/maps").read_text()) is is_taken
+
+
+def test_what_delta_prints_does_not_reach_standard_output(spark: SparkSession) -> None:
+    """The JSON document of `erase --json` began with what each vacuum had deleted."""
+    jvm: Any = spark.sparkContext._jvm
+    assert jvm.scala.Console.out().equals(jvm.java.lang.System.err)
 
 
 def test_workers_import_nothing_from_archives(spark: SparkSession) -> None:
