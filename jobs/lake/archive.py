@@ -78,30 +78,32 @@ def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool 
 def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
     """Bring archived files back. The next staging reads them again, as delivered when they were, to the same end.
 
-    Gives their paths below `raw/`, without those that are back already, as a killed run leaves them. paths: as they are
-    in the archive, or as they were in `raw/`. Raises ConfigurationError, before anything is moved, when one is in
-    neither or its place in `raw/` is taken.
+    Gives their paths below `raw/`. paths: as they are in the archive, or as they were in `raw/`; one that is back
+    already stays as it is. Raises ConfigurationError, before anything is moved, when one is nowhere, or its place in
+    `raw/` is taken.
     """
-    wanted, back = list(dict.fromkeys(as_raw(path) for path in paths)), set[str]()
+    wanted = list(dict.fromkeys(as_raw(path) for path in paths))
+    away = []
     for path in wanted:
         parts = path.split("/")
         if parts[0] != RAW or len(parts) < 3 or ".." in parts:
             raise ConfigurationError(f"archive: {path}: write {ARCHIVE}/FEED/FILE")
-        kept, there = run.store.digest(as_archived(path)), run.store.digest(path)
+        there, kept = run.store.digest(path), run.store.digest(as_archived(path))
         if kept is None and there is None:
             raise ConfigurationError(f"archive: {as_archived(path)}: there is no such file")
         if kept is None:
-            log.info("archive: %s is there, and not in the archive; left alone", path)
-            back.add(path)
-        elif there not in (None, kept):
+            # As after a kill, with others of these still to be moved.
+            log.info("archive: %s is there already", path)
+            continue
+        if there not in (None, kept):
             raise ConfigurationError(f"archive: {path} is there with other content; it is the later delivery")
-    wanted = [path for path in wanted if path not in back]
-    for path in wanted:
+        away.append(path)
+    for path in away:
         feed = path.split("/")[1]
         with run.locks.hold(f"staging/{feed}"):
             note_rewriting(run, feed, [path])
             try:
-                _move(run.store, as_archived(path), path, overwrite=False)
+                _copy(run.store, as_archived(path), path, overwrite=False)
             except FileExistsError:
                 note_rewritten(run, feed, path)
                 raise UserAnalyticsError(
@@ -109,6 +111,8 @@ def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
                 ) from None
             there_now = version_of(run.store, path)
             note_rewritten(run, feed, path, there_now and rewritten_as(there_now))
+            # Last: without it, nothing is left to be done again.
+            run.store.delete(as_archived(path))
     return wanted
 
 
@@ -193,7 +197,13 @@ def _is_rewritten(file: RawFile, entry: LedgerEntry | None) -> bool:
 
 
 def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None:
-    """Copy, compare, then remove; after a kill between, moving again ends the same.
+    """Copy, compare, then remove; after a kill between, moving again ends the same."""
+    _copy(store, source, target, overwrite)
+    store.delete(source)
+
+
+def _copy(store: ObjectStore, source: str, target: str, overwrite: bool) -> None:
+    """Copy a file and compare.
 
     Whoever replaces a raw file holds the lock of the feed, as whoever moves one: no version is moved or removed unseen.
     Raises FileExistsError when overwrite is False and something else is in the target's place.
@@ -210,4 +220,3 @@ def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None
         arrived = sha256_of(stream)
     if arrived != digest:
         raise UserAnalyticsError(f"{target} differs from {source}, which stays; archive again")
-    store.delete(source)

@@ -17,6 +17,7 @@ from jobs.lake.objects import LocalStore
 from jobs.upload_files import upload
 from tests.records import event, json_lines
 from tests.staging import RawZone
+from tests.write_points import Killed
 
 pytestmark = pytest.mark.spark
 
@@ -74,28 +75,6 @@ def test_files_go_and_come_back(spark: SparkSession, tmp_lake: str) -> None:
     assert zone.stage().entries == ()
 
 
-def test_a_restore_that_was_killed_goes_on(spark: SparkSession, tmp_lake: str) -> None:
-    """Given again as it was, the command refused the files that were back already, and brought no other back."""
-    zone = RawZone(spark, tmp_lake, "logs")
-    zone.put({"a.jsonl": json_lines(event("ann")), "b.jsonl": json_lines(event("bob"))})
-    zone.stage()
-    rows, counts = zone.rows(), zone.counts()
-    archived = [file.path.replace("raw/", "archive/") for file in archive(zone.run(), "logs", DAY_3)]
-
-    def kill() -> None:
-        raise KeyboardInterrupt
-
-    store = zone.store
-    zone.store = Interrupted(Path(tmp_lake), "open archive/logs/b.jsonl", kill)
-    with pytest.raises(KeyboardInterrupt):
-        restore(zone.run(), archived)
-    zone.store = store
-    assert restore(zone.run(), archived) == ["raw/logs/b.jsonl"]
-    assert restore(zone.run(), archived) == []
-    zone.stage()
-    assert (zone.rows(), zone.counts()) == (rows, counts)
-
-
 def test_one_of_several_that_share_records_comes_back_alone(spark: SparkSession, tmp_lake: str) -> None:
     zone = RawZone(spark, tmp_lake, "logs")
     for day, name in enumerate("abc"):
@@ -142,6 +121,43 @@ def test_a_correction_of_what_was_brought_back_is_a_delivery_of_its_own(
     zone.stage()
     assert zone.rows("order_id", "quantity") == [("o1", 7), ("o2", 3)]
     assert zone.ledger()["a.csv"].modified_at == datetime(2024, 1, 7, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("stopped_at", ["the note of a", "the removal of a", "the move of b"])
+def test_a_restore_that_was_killed_is_brought_to_its_end(
+    spark: SparkSession, tmp_lake: str, monkeypatch: pytest.MonkeyPatch, stopped_at: str
+) -> None:
+    """The same command said that there is no such file as the one that was back, and brought back no other."""
+    zone = RawZone(spark, tmp_lake, "orders")
+    zone.put({"a.csv": orders("o1,1,3"), "b.csv": orders("o2,1,3")}, 1)
+    zone.stage()
+    zone.put({"c.csv": orders("o1,1,5")}, 2)
+    zone.stage()
+    rows, counts = zone.rows(), zone.counts()
+    archive(zone.run(), "orders", DAY_3)
+    both = ["archive/orders/a.csv", "archive/orders/b.csv"]
+
+    def stop(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if stopped_at == "the note of a":
+            patch.setattr("jobs.lake.archive.note_rewritten", stop)
+        else:
+            moment = {"a": f"delete {both[0]}", "b": f"open {both[1]}"}[stopped_at[-1]]
+            zone.store = Interrupted(Path(tmp_lake), moment, stop)
+        run = zone.run()
+        with pytest.raises(Killed):
+            restore(run, both)
+    zone.store = LocalStore(Path(tmp_lake))
+    assert restore(zone.run(), both) == ["raw/orders/a.csv", "raw/orders/b.csv"]
+    # Again, after its answer was lost.
+    assert restore(zone.run(), both) == ["raw/orders/a.csv", "raw/orders/b.csv"]
+    zone.stage()
+    assert (zone.rows(), zone.counts()) == (rows, counts)
+    # What is staged is not read once more for it.
+    restore(zone.run(), both)
+    assert zone.stage().entries == ()
 
 
 class Interrupted(LocalStore):
