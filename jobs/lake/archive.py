@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from jobs.feeds.declaration import Feed
 from jobs.lake.ledger import (
     FORGOTTEN,
     REWRITTEN,
+    STAGED,
     Ledger,
     LedgerEntry,
     as_delivered,
@@ -177,7 +178,8 @@ def require_all_there(
     only beside them.
     """
     current = by_path(history)
-    delivered = [f for f in new if not _is_rewritten(f, current.get(f.path))]
+    staged = {(e.path, e.modified_at) for e in history if e.status == STAGED}
+    delivered = [f for f in new if not _is_rewritten(f, current.get(f.path), staged)]
     beside = paths_beside(history, delivered, feed.last_stays)
     if not beside:
         return
@@ -191,9 +193,17 @@ def require_all_there(
         )
 
 
-def _is_rewritten(file: RawFile, entry: LedgerEntry | None) -> bool:
-    """Whether a file is what was staged before, written anew, and not a delivery of its own."""
-    return entry is not None and entry.version.startswith(REWRITTEN) and is_same_content(file, entry)
+def _is_rewritten(file: RawFile, entry: LedgerEntry | None, staged: Collection[tuple[str, datetime]]) -> bool:
+    """Whether a file is what was staged before, written anew, and not a delivery of its own.
+
+    staged: paths and times of the deliveries that were staged; an erasure writes others anew, too.
+    """
+    return (
+        entry is not None
+        and entry.version.startswith(REWRITTEN)
+        and is_same_content(file, entry)
+        and (entry.path, entry.modified_at) in staged
+    )
 
 
 def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None:

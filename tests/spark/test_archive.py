@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from jobs.cli import main
 from jobs.errors import ConfigurationError, UserAnalyticsError
-from jobs.lake.archive import archive, restore
+from jobs.lake.archive import archive, note_waiting, restore
 from jobs.lake.objects import LocalStore
 from jobs.upload_files import upload
 from tests.records import event, json_lines
@@ -118,6 +118,29 @@ def test_a_correction_of_what_was_brought_back_is_a_delivery_of_its_own(
     with pytest.raises(UserAnalyticsError, match=r"1 are archived.*--restore raw/orders/c\.csv"):
         zone.stage()
     restore(zone.run(), ["archive/orders/c.csv"])
+    zone.stage()
+    assert zone.rows("order_id", "quantity") == [("o1", 7), ("o2", 3)]
+    assert zone.ledger()["a.csv"].modified_at == datetime(2024, 1, 7, tzinfo=UTC)
+
+
+def test_a_correction_that_a_killed_erasure_wrote_anew_is_still_a_delivery(
+    spark: SparkSession, tmp_lake: str
+) -> None:
+    """It passed for what was staged before, and took away what an archived file had delivered, too."""
+    zone = RawZone(spark, tmp_lake, "orders")
+    zone.put({"a.csv": orders("o1,1,3", "o2,1,3")}, 1)
+    zone.stage()
+    zone.put({"b.csv": orders("o2,1,3")}, 2)
+    zone.stage()
+    archive(zone.run(), "orders", DAY_3)
+    zone.put({"a.csv": orders("o1,1,7", "o3,2,1")}, 6)
+    # As `erase` leaves what is not staged yet, where it is killed.
+    (waiting,) = zone.store.list("raw/orders")
+    note_waiting(zone.run(), "orders", [waiting])
+    zone.put({"a.csv": orders("o1,1,7")}, 7)
+    with pytest.raises(UserAnalyticsError, match=r"1 are archived.*--restore raw/orders/b\.csv"):
+        zone.stage()
+    restore(zone.run(), ["archive/orders/b.csv"])
     zone.stage()
     assert zone.rows("order_id", "quantity") == [("o1", 7), ("o2", 3)]
     assert zone.ledger()["a.csv"].modified_at == datetime(2024, 1, 7, tzinfo=UTC)
