@@ -247,7 +247,13 @@ def _start_moto(folder: Path) -> ObjectStore:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     stop = _spawn(command, _clean_environment(), folder / "moto.log")
     store = ObjectStore(
-        "moto's server", f"http://127.0.0.1:{port}", "testing", "testing", checks_keys=False, _stop=stop
+        "moto's server",
+        f"http://127.0.0.1:{port}",
+        # It takes any; a word of common use would be found where tests look for leaked secrets.
+        secrets.token_hex(10),
+        secrets.token_hex(20),
+        checks_keys=False,
+        _stop=stop,
     )
     return _ready(store, folder / "moto.log")
 

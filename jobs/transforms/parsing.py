@@ -104,8 +104,12 @@ def iso_timestamp(value: Column) -> Column:
         & (F.locate("-", value) == 5)
         & (F.locate("-", value, 6) == 8)
         & F.substring(value, 11, 1).isin("T", " ")
-        # Most end in a digit; a regular expression for each would take longer than all else here.
-        & (F.right(value, F.lit(1)).between("0", "9") | value.rlike(CLEAR_OFFSET))
+        # Most end in a digit, with or without a Z; a regular expression for each would take longer than all else here.
+        & (
+            F.right(value, F.lit(1)).between("0", "9")
+            | (value.endswith("Z") & F.right(value, F.lit(2)).between("0", "9Z"))
+            | value.rlike(CLEAR_OFFSET)
+        )
     )
     # ISO 8601 also knows offsets without a colon (+0200) and times with an offset but no seconds, Spark's cast neither.
     in_full = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
