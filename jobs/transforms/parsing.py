@@ -93,6 +93,12 @@ def _tag(name: Column) -> Column:
     )
 
 
+def _ends_between(value: Column, first: str, last: str) -> Column:
+    """Whether the last bytes are between two texts; of a text, Spark would count the characters first."""
+    end = F.substring(value.cast("binary"), -len(first), len(first))
+    return end.between(F.lit(first).cast("binary"), F.lit(last).cast("binary"))
+
+
 def iso_timestamp(value: Column) -> Column:
     """string → timestamp from ISO 8601 date and time, with or without fraction and offset; UTC when none.
 
@@ -105,11 +111,7 @@ def iso_timestamp(value: Column) -> Column:
         & (F.locate("-", value, 6) == 8)
         & F.substring(value, 11, 1).isin("T", " ")
         # Most end in a digit, with or without a Z; a regular expression for each would take longer than all else here.
-        & (
-            F.right(value, F.lit(1)).between("0", "9")
-            | (value.endswith("Z") & F.right(value, F.lit(2)).between("0", "9Z"))
-            | value.rlike(CLEAR_OFFSET)
-        )
+        & (_ends_between(value, "0", "9") | _ends_between(value, "0Z", "9Z") | value.rlike(CLEAR_OFFSET))
     )
     # ISO 8601 also knows offsets without a colon (+0200) and times with an offset but no seconds, Spark's cast neither.
     in_full = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
