@@ -287,7 +287,8 @@ class S3Store:
             raise ConfigurationError(f"{where}: {advice}") from None
         except (BotoCoreError, ValueError) as error:
             raise ConfigurationError(f"{where}: cannot be reached ({error})") from None
-        if not make and not found["KeyCount"]:
+        # A bucket is there before anything is in it, as a folder is; a prefix is not.
+        if not make and self.prefix and not found["KeyCount"]:
             raise ConfigurationError(f"{where}: {NO_LAKE}")
 
     def list(self, prefix: str) -> Iterator[RawFile]:
