@@ -249,13 +249,13 @@ def test_a_lake_that_is_only_looked_at_need_not_be_writable() -> None:
         store, folder = LocalStore(Path(name)), filled(Path(name), "raw/logs/a.json")
         folder.chmod(0o555)
         with anybody():
-            store.check(make=False)
+            store.check(make=False, write=False)
             assert [file.path for file in store.list("raw")] == ["raw/logs/a.json"]
             with pytest.raises(ConfigurationError, match="no permission to write there"):
                 store.check()
         folder.chmod(0o333)
         with anybody(), pytest.raises(ConfigurationError, match="no permission to read there"):
-            store.check(make=False)
+            store.check(make=False, write=False)
         folder.chmod(0o755)
 
 
