@@ -109,6 +109,15 @@ def test_from_version_to_version(shop: Shop, declare: Callable[..., None]) -> No
     assert shop.publish() == []
 
 
+def published_and_backed_up(shop: Shop) -> Path:
+    """Publish a mart of one customer, and copy it beside itself; gives where it lies."""
+    shop.add(1)
+    shop.publish()
+    uri = Path(shop.mart(MART).uri)
+    shutil.copytree(uri, uri.with_name("backup"))
+    return uri
+
+
 def put_back(shop: Shop, uri: Path) -> None:
     """Restore a mart from the copy beside it."""
     shutil.rmtree(uri)
@@ -127,10 +136,7 @@ def test_two_at_once_end_as_one(shop: Shop) -> None:
 
 
 def test_a_restored_lake_that_came_to_the_published_version_again_is_not_taken_for_it(shop: Shop) -> None:
-    shop.add(1)
-    shop.publish()
-    uri = Path(shop.mart(MART).uri)
-    shutil.copytree(uri, uri.with_name("backup"))
+    uri = published_and_backed_up(shop)
     shop.add(2)
     shop.publish()
     shop.query("UPDATE _published SET published_at = now() - interval '16 minutes'")
@@ -153,10 +159,7 @@ def test_a_restored_lake_that_came_to_the_published_version_again_is_not_taken_f
 
 
 def test_where_changes_cannot_be_followed(shop: Shop) -> None:
-    shop.add(1)
-    shop.publish()
-    uri = Path(shop.mart(MART).uri)
-    shutil.copytree(uri, uri.with_name("backup"))
+    uri = published_and_backed_up(shop)
 
     # The files of the version in between were vacuumed: published whole.
     shop.add(2)

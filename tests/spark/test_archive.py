@@ -102,6 +102,16 @@ def test_the_correction_of_an_archived_file_needs_the_others_only(spark: SparkSe
     assert zone.rows("user_id") == [("bob",), ("dan",)]
 
 
+def require_a_is_a_delivery_that_asks_for(zone: RawZone, archived: str) -> None:
+    """Of orders, the correction of a has only o1; o2 is in an archived file, too, which has to be read beside it."""
+    with pytest.raises(UserAnalyticsError, match=rf"1 are archived.*--restore raw/orders/{archived}\.csv"):
+        zone.stage()
+    restore(zone.run(), [f"archive/orders/{archived}.csv"])
+    zone.stage()
+    assert zone.rows("order_id", "quantity") == [("o1", 7), ("o2", 3)]
+    assert zone.ledger()["a.csv"].modified_at == datetime(2024, 1, 7, tzinfo=UTC)
+
+
 def test_a_correction_of_what_was_brought_back_is_a_delivery_of_its_own(
     spark: SparkSession, tmp_lake: str
 ) -> None:
@@ -115,12 +125,7 @@ def test_a_correction_of_what_was_brought_back_is_a_delivery_of_its_own(
     archive(zone.run(), "orders", DAY_3)
     restore(zone.run(), ["archive/orders/a.csv", "archive/orders/b.csv"])
     zone.put({"a.csv": orders("o1,1,7")}, 6)
-    with pytest.raises(UserAnalyticsError, match=r"1 are archived.*--restore raw/orders/c\.csv"):
-        zone.stage()
-    restore(zone.run(), ["archive/orders/c.csv"])
-    zone.stage()
-    assert zone.rows("order_id", "quantity") == [("o1", 7), ("o2", 3)]
-    assert zone.ledger()["a.csv"].modified_at == datetime(2024, 1, 7, tzinfo=UTC)
+    require_a_is_a_delivery_that_asks_for(zone, "c")
 
 
 def test_a_correction_that_a_killed_erasure_wrote_anew_is_still_a_delivery(
@@ -138,12 +143,7 @@ def test_a_correction_that_a_killed_erasure_wrote_anew_is_still_a_delivery(
     (waiting,) = zone.store.list("raw/orders")
     note_waiting(zone.run(), "orders", [waiting])
     zone.put({"a.csv": orders("o1,1,7")}, 7)
-    with pytest.raises(UserAnalyticsError, match=r"1 are archived.*--restore raw/orders/b\.csv"):
-        zone.stage()
-    restore(zone.run(), ["archive/orders/b.csv"])
-    zone.stage()
-    assert zone.rows("order_id", "quantity") == [("o1", 7), ("o2", 3)]
-    assert zone.ledger()["a.csv"].modified_at == datetime(2024, 1, 7, tzinfo=UTC)
+    require_a_is_a_delivery_that_asks_for(zone, "b")
 
 
 @pytest.mark.parametrize("stopped_at", ["the note of a", "the removal of a", "the move of b"])
