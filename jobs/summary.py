@@ -14,7 +14,7 @@ from jobs.warehouse.base import Warehouse
 from jobs.warehouse.declarations import tables, views
 
 FIRST_ROWS = 5
-SECONDS_PER_VIEW = 2
+SECONDS_PER_VIEW = 1
 COUNTS = ("records_read", "accepted", "duplicates", "rejected")
 
 

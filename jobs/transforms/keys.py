@@ -38,20 +38,22 @@ def time_ordered_id(instant: Column, hi: Column, lo: Column) -> Column:
     The first 48 bits are the instant in milliseconds, so that a warehouse's index over new rows is touched in one
     place; 74 of the remaining bits come from the key.
     """
-    millis = F.unix_millis(instant).bitwiseAND(F.lit(0xFFFF_FFFF_FFFF))
-    # With the first bit set, every number has 16 digits. The third has it anyway: it is the variant's.
-    first = F.lit(-(2**63))
-    early = F.hex(_bits(first, F.shiftrightunsigned(millis, 16)))
-    late = F.shiftleft(millis.bitwiseAND(F.lit(0xFFFF)), 16)
-    middle = F.hex(_bits(first, late, F.lit(0x8000), F.shiftrightunsigned(hi, 52)))
+    early = _bits(F.shiftleft(F.unix_millis(instant), 16), F.lit(0x8000), F.shiftrightunsigned(hi, 52))
     more = F.shiftleft(F.shiftrightunsigned(hi, 40).bitwiseAND(F.lit(0xFFF)), 48)
-    variant = F.shiftleft(lo.bitwiseAND(F.lit(3)), 60)
-    end = F.hex(_bits(first, variant, more, F.shiftrightunsigned(lo, 16)))
-    groups = ((early, 9, 8), (middle, 9, 4), (middle, 13, 4), (end, 1, 4), (end, 5, 12))
-    # Bytes are cut in one go; of a text, Spark counts the characters first.
-    cut = [F.substring(digits.cast("binary"), start, length) for digits, start, length in groups]
-    dashed = [cut[0], *(part for group in cut[1:] for part in (F.lit(b"-"), group))]
-    return F.lower(F.concat(*dashed).cast("string"))
+    variant = _bits(F.lit(-(2**63)), F.shiftleft(lo.bitwiseAND(F.lit(3)), 60))
+    late = _bits(variant, more, F.shiftrightunsigned(lo, 16))
+    # Of `hex` the letters would be capitals, and Spark's first `lower` goes through all of Unicode: one second.
+    plain, dashed = (F.split(F.lit(",".join(f"{n:02x}{end}" for n in range(256))), ",") for end in ("", "-"))
+    octets = [(bits, place) for bits in (early, late) for place in range(56, -8, -8)]
+    return F.concat(
+        *(
+            F.get(
+                dashed if n in (3, 5, 7, 9) else plain,
+                F.shiftright(bits, place).bitwiseAND(F.lit(0xFF)).cast("int"),
+            )
+            for n, (bits, place) in enumerate(octets)
+        )
+    )
 
 
 def _bits(*parts: Column) -> Column:

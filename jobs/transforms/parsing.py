@@ -5,9 +5,6 @@ Pure column expressions of Spark's own functions, so that they run inside Spark'
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -36,11 +33,11 @@ FIRST_INSTANT, LAST_INSTANT = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 def blank_to_null(value: Column) -> Column:
     """The text without white space at its ends; null when nothing is left."""
-    # Trimming goes through the whole text; a look at its ends is cheaper, and most texts need no more: they begin
-    # with a visible character of ASCII, which is a comparison of one byte.
-    ends_blank = reduce(or_, (F.endswith(value, F.lit(space)) for space in WHITE_SPACE))
+    # Trimming goes through the whole text; a look at its ends is cheaper, and most texts need no more: they begin and
+    # end with a visible character of ASCII, which is a comparison of one byte each.
+    needs_none = value.between("!", "~") & _is_between(_octets(value, -1, 1), b"!", b"~")
     trimmed = F.btrim(value, F.lit(WHITE_SPACE))
-    return F.when(value.between("!", "~") & ~ends_blank, value).when(trimmed != "", trimmed)
+    return F.when(needs_none, value).when(trimmed != "", trimmed)
 
 
 def text(value: Column) -> Column:
@@ -93,10 +90,13 @@ def _tag(name: Column) -> Column:
     )
 
 
-def _ends_between(value: Column, first: str, last: str) -> Column:
-    """Whether the last bytes are between two texts; of a text, Spark would count the characters first."""
-    end = F.substring(value.cast("binary"), -len(first), len(first))
-    return end.between(F.lit(first).cast("binary"), F.lit(last).cast("binary"))
+def _octets(value: Column, start: int, length: Column | int) -> Column:
+    """Some of the text's bytes, from the first (1) or the last one (-1) on; of a text, Spark counts the characters."""
+    return F.substring(value.cast("binary"), F.lit(start), F.lit(length))
+
+
+def _is_between(octet: Column, first: bytes, last: bytes) -> Column:
+    return octet.between(F.lit(first), F.lit(last))
 
 
 def iso_timestamp(value: Column) -> Column:
@@ -105,18 +105,22 @@ def iso_timestamp(value: Column) -> Column:
     Impossible dates (2025-02-30), epoch numbers, dates without a time, times of day, abbreviated time zones but UTC and
     GMT, and instants outside of the years 1 to 9999, which not every warehouse can store, give null.
     """
+    # Without its Z it is the same instant, for which Spark looks up no time zone.
+    last, one_before = _octets(value, -1, 1), _octets(value, -2, 1)
+    is_zulu = (last == F.lit(b"Z")) & _is_between(one_before, b"0", b"9")
+    without_z = F.when(is_zulu, _octets(value, 1, F.octet_length(value) - 1).cast("string")).otherwise(value)
     looks_iso = (
         F.octet_length(value).between(16, 40)
-        & (F.locate("-", value) == 5)
-        & (F.locate("-", value, 6) == 8)
-        & F.substring(value, 11, 1).isin("T", " ")
+        & (_octets(value, 5, 1) == F.lit(b"-"))
+        & (_octets(value, 8, 1) == F.lit(b"-"))
+        & _octets(value, 11, 1).isin(b"T", b" ")
         # Most end in a digit, with or without a Z; a regular expression for each would take longer than all else here.
-        & (_ends_between(value, "0", "9") | _ends_between(value, "0Z", "9Z") | value.rlike(CLEAR_OFFSET))
+        & (_is_between(last, b"0", b"9") | is_zulu | value.rlike(CLEAR_OFFSET))
     )
     # ISO 8601 also knows offsets without a colon (+0200) and times with an offset but no seconds, Spark's cast neither.
     in_full = F.regexp_replace(value, r"([+-]\d{2})(\d{2})$", "$1:$2")
     in_full = F.regexp_replace(in_full, r"^(.{13}:\d{2})(Z|[+-]\d{2}(:\d{2})?)$", "$1:00$2")
-    instant = F.coalesce(value.try_cast("timestamp"), in_full.try_cast("timestamp"))
+    instant = F.coalesce(without_z.try_cast("timestamp"), in_full.try_cast("timestamp"))
     bounds = (F.timestamp_micros(F.lit(micros)) for micros in (FIRST_INSTANT, LAST_INSTANT))
     # Both bounds are asked of the instant itself, so that Spark computes it once for all three places.
     return F.when(looks_iso & instant.between(*bounds), instant)

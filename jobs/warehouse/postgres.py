@@ -10,11 +10,13 @@ the same way. What readers see changes in one transaction, together with the che
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import date
 from typing import Any
@@ -76,13 +78,13 @@ class PostgresWarehouse:
         self.lock_wait_seconds = lock_wait_seconds
 
     def check(self) -> None:
-        with self._connected():
+        with _connected(self.url):
             pass
 
     @told("look up rights")
     def missing_rights(self) -> list[str]:
         problems = []
-        with self._connected() as connection, connection.cursor() as cursor:
+        with _connected(self.url) as connection, connection.cursor() as cursor:
             if connection.server_version < OLDEST_VERSION:
                 problems.append("the server is older than PostgreSQL 12")
             if problem := _encoding_problem(connection):
@@ -111,7 +113,7 @@ class PostgresWarehouse:
 
     @contextmanager
     def publishing(self) -> Iterator[PostgresPublication]:
-        with told("publish"), self._connected() as connection:
+        with told("publish"), _connected(self.url) as connection:
             if problem := _encoding_problem(connection):
                 raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {problem}")
             with connection.cursor() as cursor:
@@ -158,7 +160,7 @@ class PostgresWarehouse:
 
     @told("look up what is published")
     def published(self) -> Mapping[str, Published]:
-        with self._connected() as connection, connection.cursor() as cursor:
+        with _connected(self.url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", (f"{self.schema}.{STATES}",))
             if _only_value(cursor) is None:
                 return {}
@@ -166,14 +168,14 @@ class PostgresWarehouse:
 
     @told("plan")
     def plan(self, load: Load) -> Plan:
-        with self._connected() as connection:
+        with _connected(self.url) as connection:
             return PostgresPublication(connection, self.url, self.schema).plan(load)
 
     @told("query")
     def query(
         self, name: str, limit: int, seconds: float | None = None
     ) -> tuple[list[str], list[tuple[object, ...]]]:
-        with self._connected() as connection, connection.cursor() as cursor:
+        with _connected(self.url) as connection, connection.cursor() as cursor:
             first = sql.SQL("SELECT * FROM {} LIMIT {}")
             try:
                 if seconds is not None:
@@ -189,7 +191,7 @@ class PostgresWarehouse:
 
     @told("count")
     def counts(self, names: Sequence[str]) -> dict[str, int]:
-        with self._connected() as connection, connection.cursor() as cursor:
+        with _connected(self.url) as connection, connection.cursor() as cursor:
             counted = {}
             for name in names:
                 cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(self.schema, name)))
@@ -208,14 +210,14 @@ class PostgresWarehouse:
         if not conditions:
             return []
         select = sql.SQL("SELECT to_jsonb(x)::text FROM {} AS x WHERE {}")
-        with self._connected() as connection, connection.cursor() as cursor:
+        with _connected(self.url) as connection, connection.cursor() as cursor:
             name = sql.Identifier(self.schema, table.name)
             cursor.execute(select.format(name, sql.SQL(" OR ").join(conditions)))
             return [text for (text,) in cursor.fetchall()]
 
     @told("measure")
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
-        with self._connected() as connection, connection.cursor() as cursor:
+        with _connected(self.url) as connection, connection.cursor() as cursor:
             there = PostgresPublication(connection, self.url, self.schema)
             return {t.name: self._measure(cursor, t.among(there._columns(cursor, t.name))) for t in tables}
 
@@ -238,24 +240,24 @@ class PostgresWarehouse:
         names = [ROW_COUNT, *(f"sum({name})" for name in table.measures), KEY_HASH]
         return dict(zip(names, cursor.fetchone(), strict=True))
 
-    @contextmanager
-    def _connected(self) -> Iterator[Any]:
-        with closing(self._connect()) as connection, _stopped_by_signals(connection):
-            yield connection
 
-    def _connect(self) -> Any:
-        try:
-            connection = psycopg2.connect(
-                self.url, connect_timeout=10, application_name="user-analytics", client_encoding="UTF8"
-            )
-            with connection.cursor() as cursor:
-                cursor.execute("SET TIME ZONE 'UTC'")
-            connection.commit()
-        except psycopg2.Error as error:
-            raise ConfigurationError(
-                f"WAREHOUSE_URL={without_password(self.url)}: {_one_line(error)}"
-            ) from None
-        return connection
+@contextmanager
+def _connected(url: str) -> Iterator[Any]:
+    with closing(_connect(url)) as connection, _stopped_by_signals(connection):
+        yield connection
+
+
+def _connect(url: str) -> Any:
+    try:
+        connection = psycopg2.connect(
+            url, connect_timeout=10, application_name="user-analytics", client_encoding="UTF8"
+        )
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+    except psycopg2.Error as error:
+        raise ConfigurationError(f"WAREHOUSE_URL={without_password(url)}: {_one_line(error)}") from None
+    return connection
 
 
 class PostgresPublication:
@@ -331,9 +333,7 @@ class PostgresPublication:
     def commit(self, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
         try:
             with self.connection.cursor() as cursor:
-                for load in loads:
-                    self._stage(cursor, load)
-                self.connection.commit()
+                self._stage(cursor, loads)
                 checks = self._switch(cursor, loads, views)
             self.connection.commit()
         except BaseException:
@@ -352,8 +352,21 @@ class PostgresPublication:
         names += [NEW_TABLE.format(months.name(month)) for month in months.built()]
         cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(map(self._name, names))))
 
-    def _stage(self, cursor: Any, load: Load) -> None:
-        """Bring a load's rows into the server, beside the table that readers see."""
+    def _stage(self, cursor: Any, loads: Sequence[Load]) -> None:
+        """Bring the rows of all loads into the server, beside the tables that readers see.
+
+        The largest come first: a table's keys keep one core busy, and the next rows are copied meanwhile.
+        """
+        largest_first = sorted(loads, key=lambda load: -int(load.expected[ROW_COUNT] or 0))
+        with _connected(self.url) as another, ThreadPoolExecutor(1) as meanwhile:
+            completed = []
+            for load in largest_first:
+                self._copy(cursor, load)
+                completed.append(meanwhile.submit(self._complete, another, load))
+            for one in completed:
+                one.result()
+
+    def _copy(self, cursor: Any, load: Load) -> None:
         staged = _staged(load)
         if load.whole:
             self._drop_staged(cursor, load.table)
@@ -367,12 +380,18 @@ class PostgresPublication:
         self.connection.commit()
         copied = copy_rows(load, self.url, self.schema, staged)
         log.debug("publish %s: %s rows copied", load.table.name, f"{copied:,}")
-        if load.whole:
-            for statement in self._keys(load.table, staged):
-                cursor.execute(statement)
-        cursor.execute(sql.SQL("ANALYZE {}").format(self._name(staged)))
-        if not load.whole:
-            self._stage_months(cursor, load)
+
+    def _complete(self, connection: Any, load: Load) -> None:
+        """What the server has to do with rows that were copied, before they can be switched to."""
+        staged = _staged(load)
+        with connection.cursor() as cursor:
+            if load.whole:
+                for statement in self._keys(load.table, staged):
+                    cursor.execute(statement)
+            cursor.execute(sql.SQL("ANALYZE {}").format(self._name(staged)))
+            if not load.whole:
+                self._stage_months(cursor, load)
+        connection.commit()
 
     def _create_whole(self, cursor: Any, load: Load) -> list[sql.Composable]:
         """What makes a new table for a whole load, with its partitions if it is large."""
@@ -797,6 +816,9 @@ def _stopped_by_signals(connection: Any) -> Iterator[None]:
             if number[0] in (signal.SIGINT, signal.SIGTERM):
                 with suppress(psycopg2.Error):
                     connection.cancel()
+            # Another connection's, around this one.
+            if before != -1:
+                os.write(before, number)
 
     listening = threading.Thread(target=listen, daemon=True)
     before = signal.set_wakeup_fd(told_of.fileno())

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
+from psycopg2 import sql
 
 import jobs.warehouse.postgres as postgres_module
 from jobs.errors import ConfigurationError, UserAnalyticsError
@@ -26,7 +27,7 @@ from jobs.warehouse import embedded
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables
 from jobs.warehouse.embedded import NOBODY, EmbeddedPostgres, binaries
-from jobs.warehouse.postgres import PostgresWarehouse
+from jobs.warehouse.postgres import PostgresPublication, PostgresWarehouse
 from tests.warehouses import arrow_rows, copy_without_spark, query
 
 pytestmark = pytest.mark.integration
@@ -144,7 +145,7 @@ def plain_role(warehouse_url: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_no_connection_left(plain_role: str, whole: bool) -> None:
+def test_no_connection_left(warehouse_url: str, plain_role: str, whole: bool) -> None:
     publish(plain_role, ONE, 1)
     before = content(plain_role)
     with (
@@ -154,29 +155,31 @@ def test_no_connection_left(plain_role: str, whole: bool) -> None:
         publish(plain_role, TWO, 2, whole)
     assert at_first.value.exit_code == 2
     assert ":plain@" not in str(at_first.value)
-    # The publication has its connection, the task that copies gets none.
+    # The publication has its connection, and the one that builds keys; the task that copies gets none.
+    role = urlsplit(plain_role).username
+    limit = f"ALTER ROLE {role} CONNECTION LIMIT"
+    query(warehouse_url, f"{limit} 2", schema="public")
     with (
-        pytest.raises(UserAnalyticsError, match=NO_CONNECTION) as later,
+        pytest.raises(UserAnalyticsError, match="too many connections for role") as later,
         PostgresWarehouse(plain_role, "analytics").publishing() as publication,
-        all_connections_taken(plain_role),
     ):
         publication.commit([load(TWO, 2, whole)], [])
     assert later.value.exit_code == 1
+    query(warehouse_url, f"{limit} -1", schema="public")
     assert content(plain_role) == before
     publish(plain_role, TWO, 2, whole)
     assert content(plain_role) == (TWO, [(2,)], [])
 
 
-def test_a_statement_that_waits_can_be_stopped(warehouse_url: str) -> None:
-    publish(warehouse_url, ONE, 1)
-    waiting = (
-        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
+@contextmanager
+def stopped_once(url: str, condition: str) -> Iterator[None]:
+    """This process is asked to stop once a statement of the database is as said; the statement has to end by that."""
+    busy = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
     ended = []
 
     def is_so(expected: bool) -> bool:
         deadline = time.monotonic() + 30
-        while bool(query(warehouse_url, waiting)) != expected and time.monotonic() < deadline:
+        while bool(query(url, busy)) != expected and time.monotonic() < deadline:
             time.sleep(0.05)
         return time.monotonic() < deadline
 
@@ -184,23 +187,39 @@ def test_a_statement_that_waits_can_be_stopped(warehouse_url: str) -> None:
         if is_so(True):
             os.kill(os.getpid(), signal.SIGTERM)
             ended.append(is_so(False))
-        reader.rollback()
+            query(url, busy.replace("pid", "pg_terminate_backend(pid)", 1))
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with closing(psycopg2.connect(warehouse_url)) as reader, reader.cursor() as cursor:
-            cursor.execute(f"SELECT * FROM analytics.{TABLE}")
-            stopping = threading.Thread(target=stop_it)
-            stopping.start()
-            # It cannot be swapped while somebody reads it.
-            with pytest.raises(KeyboardInterrupt):
-                publish(warehouse_url, TWO, 2)
-            stopping.join()
-        # The one that was stopped had time to clear away what it had staged.
-        assert content(warehouse_url) == (ONE, [(1,)], [])
+        stopping = threading.Thread(target=stop_it)
+        stopping.start()
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        stopping.join()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended == [True]
+
+
+def test_a_statement_that_waits_can_be_stopped(warehouse_url: str) -> None:
+    publish(warehouse_url, ONE, 1)
+    with closing(psycopg2.connect(warehouse_url)) as reader, reader.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM analytics.{TABLE}")
+        # It cannot be swapped while somebody reads it.
+        with stopped_once(warehouse_url, "wait_event_type = 'Lock'"):
+            publish(warehouse_url, TWO, 2)
+    # The one that was stopped had time to clear away what it had staged.
+    assert content(warehouse_url) == (ONE, [(1,)], [])
+    publish(warehouse_url, TWO, 2)
+    assert content(warehouse_url) == (TWO, [(2,)], [])
+
+
+def test_building_keys_can_be_stopped(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(warehouse_url, ONE, 1)
+    with monkeypatch.context() as patch, stopped_once(warehouse_url, "wait_event = 'PgSleep'"):
+        patch.setattr(PostgresPublication, "_keys", lambda *_: [sql.SQL("SELECT pg_sleep(60)")])
+        publish(warehouse_url, TWO, 2)
+    assert content(warehouse_url) == (ONE, [(1,)], [])
     publish(warehouse_url, TWO, 2)
     assert content(warehouse_url) == (TWO, [(2,)], [])
 
