@@ -176,14 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             upload_folder(store, folder)
         elif options.data:
             upload_folder(store, options.data)
-        with (
-            open_warehouse(settings) as warehouse,
-            open_run("run", settings, options.warn_only) as run,
-            ThreadPoolExecutor(1) as meanwhile,
-        ):
-            with reported(run) as written:
+        with open_warehouse(settings) as warehouse, ThreadPoolExecutor(1) as meanwhile:
+            with open_run("run", settings, options.warn_only) as run, reported(run) as written:
                 results = run_all(run, warehouse, names, options.max_rejected)
-                # The warehouse works on these while Spark collects the report.
+                # The warehouse works on these while the report is collected, and Spark ends.
                 contents = meanwhile.submit(warehouse_contents, warehouse)
             print_summary(run, contents.result(), results, *written)
         return 3 if any(result.refused for result in results) else 0

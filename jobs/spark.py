@@ -49,11 +49,12 @@ SMALL_PLANS = {
 COLLECTOR = "-XX:+UseParallelGC -XX:MetaspaceSize=256m -Xms768m -XX:NewSize=384m"
 # The JVM leaves methods of more than 8,000 bytes to its interpreter, many times slower. What Spark writes for a feed's
 # rules soon has more. Compiling a second time what plans need took half of all processor time: only what runs ten times
-# as often as by default is worth it, and what waits for that is not slowed down by profiling.
+# as often as by default is worth it, and what waits for that is not slowed down by profiling. Of large methods less is
+# inlined (325 bytes by default): compiling takes a quarter less, and what comes of it is as fast.
 LONG_RUN = (
     "-XX:-DontCompileHugeMethods -XX:+IgnoreUnrecognizedVMOptions -XX:Tier3DelayOn=0 "
     "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
-    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
+    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000 -XX:FreqInlineSize=150"
 )
 
 

@@ -146,7 +146,11 @@ class _EncodedBatches(Iterator[pa.RecordBatch]):
 
 def _require_no_nul(name: str, column: pa.Array) -> None:
     texts = column.flatten() if pa.types.is_list(column.type) else column
-    if pa.types.is_string(texts.type) and pc.any(pc.match_substring(texts, "\0")).as_py():
+    if not pa.types.is_string(texts.type):
+        return
+    # Of the bytes of all texts at once, which may be more than the column's own: it takes a fortieth of the time.
+    _, _, octets = texts.buffers()
+    if octets and b"\0" in octets.to_pybytes() and pc.any(pc.match_substring(texts, "\0")).as_py():
         raise _NotStorable(f"column {name}: PostgreSQL cannot store the character NUL (\\u0000)")
 
 
