@@ -120,7 +120,9 @@ def load_rows(
 def _load_from_storage(rows: DataFrame, stage: Stage, connection: Connection, scratch: Scratch) -> int:
     name = f"{stage.reference.rsplit('.', 1)[1]}_{digest(stage.made_at)[:8]}"
     spark, folder = rows.sparkSession, f"{scratch.spark_uri}/{name}"
-    rows.write.mode("overwrite").option("compression", "snappy").parquet(folder)
+    # What is sent over the network is worth a dictionary.
+    options = {"compression": "snappy", "parquet.enable.dictionary": "true"}
+    rows.write.mode("overwrite").options(**options).parquet(folder)
     if not any(file.endswith(".parquet") for file in folders.file_names(spark, folder)):
         return 0
     client, uri = connection.client(), f"{scratch.gs_uri}/{name}/*.parquet"

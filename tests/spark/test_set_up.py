@@ -1,4 +1,4 @@
-"""Sessions start with what set-up did for them: stored classes, and Python packages in folders."""
+"""Sessions start with our settings and what set-up did: stored classes, and Python packages in folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -34,6 +35,16 @@ def test_what_delta_prints_does_not_reach_standard_output(spark: SparkSession) -
     """The JSON document of `erase --json` began with what each vacuum had deleted."""
     jvm: Any = spark.sparkContext._jvm
     assert jvm.scala.Console.out().equals(jvm.java.lang.System.err)
+
+
+def test_files_have_dictionaries_for_counted_columns_only(spark: SparkSession, tmp_path: Path) -> None:
+    rows = spark.range(1000).selectExpr("'x' AS user_id", "1L AS _file_id").coalesce(1)
+    rows.write.parquet(str(tmp_path / "rows"))
+    (file,) = (tmp_path / "rows").glob("*.parquet")
+    group = pq.read_metadata(file).row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    assert {c.path_in_schema: c.has_dictionary_page for c in columns} == {"user_id": False, "_file_id": True}
+    assert {c.compression for c in columns} == {"ZSTD"}
 
 
 def test_workers_import_nothing_from_archives(spark: SparkSession) -> None:
