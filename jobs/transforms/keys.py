@@ -42,6 +42,7 @@ def time_ordered_id(instant: Column, hi: Column, lo: Column) -> Column:
     more = F.shiftleft(F.shiftrightunsigned(hi, 40).bitwiseAND(F.lit(0xFFF)), 48)
     variant = _bits(F.lit(-(2**63)), F.shiftleft(lo.bitwiseAND(F.lit(3)), 60))
     late = _bits(variant, more, F.shiftrightunsigned(lo, 16))
+    # Two digits for each octet, with a dash behind the fourth, sixth, eighth and tenth.
     # Of `hex` the letters would be capitals, and Spark's first `lower` goes through all of Unicode: one second.
     plain, dashed = (F.split(F.lit(",".join(f"{n:02x}{end}" for n in range(256))), ",") for end in ("", "-"))
     octets = [(bits, place) for bits in (early, late) for place in range(56, -8, -8)]
