@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import date
 from typing import Any
 
@@ -358,13 +358,23 @@ class PostgresPublication:
         The largest come first: a table's keys keep one core busy, and the next rows are copied meanwhile.
         """
         largest_first = sorted(loads, key=lambda load: -int(load.expected[ROW_COUNT] or 0))
-        with _connected(self.url) as another, ThreadPoolExecutor(1) as meanwhile:
+        with self._another_connection() as another, ThreadPoolExecutor(1) as meanwhile:
             completed = []
             for load in largest_first:
                 self._copy(cursor, load)
                 completed.append(meanwhile.submit(self._complete, another, load))
             for one in completed:
                 one.result()
+
+    @contextmanager
+    def _another_connection(self) -> Iterator[Any]:
+        with ExitStack() as stack:
+            try:
+                another = stack.enter_context(_connected(self.url))
+            except ConfigurationError as error:
+                # The settings are right: this publication was reached by them.
+                raise UserAnalyticsError(f"publish: {error}") from None
+            yield another
 
     def _copy(self, cursor: Any, load: Load) -> None:
         staged = _staged(load)

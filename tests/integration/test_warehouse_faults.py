@@ -155,9 +155,22 @@ def test_no_connection_left(warehouse_url: str, plain_role: str, whole: bool) ->
         publish(plain_role, TWO, 2, whole)
     assert at_first.value.exit_code == 2
     assert ":plain@" not in str(at_first.value)
-    # The publication has its connection, and the one that builds keys; the task that copies gets none.
+    # The publication has its connection, the one that builds keys gets none.
+    with (
+        pytest.raises(UserAnalyticsError, match=NO_CONNECTION) as later,
+        PostgresWarehouse(plain_role, "analytics").publishing() as publication,
+        all_connections_taken(plain_role),
+    ):
+        publication.commit([load(TWO, 2, whole)], [])
+    assert later.value.exit_code == 1
+    assert ":plain@" not in str(later.value)
+    # Both have theirs, the task that copies gets none.
     role = urlsplit(plain_role).username
     limit = f"ALTER ROLE {role} CONNECTION LIMIT"
+    # The server needs a moment to notice that the earlier ones are gone.
+    deadline = time.monotonic() + 60
+    while query(warehouse_url, f"SELECT pid FROM pg_stat_activity WHERE usename = '{role}'"):
+        assert time.monotonic() < deadline
     query(warehouse_url, f"{limit} 2", schema="public")
     with (
         pytest.raises(UserAnalyticsError, match="too many connections for role") as later,
