@@ -42,6 +42,7 @@ CONTENDERS = {
     "ours": Contender("user-analytics run --feeds logs"),
     "duckdb_tuned": Contender("DuckDB, piped into bare tables, keys afterwards, tuned by hand"),
     "duckdb_copy": Contender("DuckDB, CSV, COPY into the constrained tables"),
+    "spark_bare": Contender("Spark, dropDuplicates, CSV into bare tables, keys afterwards"),
     "spark_jdbc": Contender("Spark, dropDuplicates, JDBC append with rewritten batches"),
     "dlt_load": Contender("dlt, read_jsonl into one table, star schema by SQL"),
     "pandas_to_sql": Contender("pandas chunks, SQLAlchemy to_sql"),

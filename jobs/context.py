@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import functools
-import itertools
 import os
 import re
 import signal
@@ -17,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from itertools import chain, count
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError
@@ -26,40 +24,21 @@ from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from jobs.causes import root_cause
 from jobs.console import configure_logging, heartbeat, log
 from jobs.datasets import Dataset, of_lake
 from jobs.errors import UserAnalyticsError, of_system
+from jobs.lake.ledger import Ledger
 from jobs.lake.locks import TableLocks, process_name
 from jobs.lake.objects import ObjectStore, object_store
+from jobs.lake.tables import LakeTable
 from jobs.quality.rules import RuleResult
 from jobs.settings import Settings
-from jobs.spark import SMALL_LAKE_BYTES, get_session, has_started, java_has_ended, jvm_pid
+from jobs.spark import LITTLE_BYTES, get_session, has_started, java_has_ended, jvm_pid
 from jobs.warehouse.base import Check
 
-if TYPE_CHECKING:
-    from jobs.lake.tables import LakeTable
-
-DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)(?:\.gz)?\b")
 # How long a run that is stopped waits for Spark to stop its jobs, and after how long it looks for others.
 CANCEL_SECONDS, CANCEL_AGAIN_SECONDS = 5.0, 0.5
-# What is among the causes of an error of Spark's when a store does not answer, and what it says when a disk is full.
-NO_ANSWER = {
-    "AWSApiCallTimeoutException",
-    "AWSClientIOException",
-    "AWSNoResponseException",
-    "AWSServiceThrottledException",
-    "AWSStatus500Exception",
-    "ConnectException",
-    "ConnectTimeoutException",
-    "NoRouteToHostException",
-    "SdkClientException",
-    "SocketException",
-    "SocketTimeoutException",
-    "UnknownHostException",
-}
-DISK_FULL = {os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)}
-# How much text a compressed byte is taken for.
-GZIP_RATIO = 8
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -117,7 +96,7 @@ class RunContext:
     _session: SparkSession | None = field(init=False, default=None)
     _starting: threading.Lock = field(init=False, default_factory=threading.Lock)
     _clock: float = field(init=False, default_factory=time.monotonic)
-    _numbers: Iterator[int] = field(init=False, default_factory=lambda: itertools.count(1))
+    _numbers: Iterator[int] = field(init=False, default_factory=lambda: count(1))
     # Steps of several threads may be under way at once.
     _present: threading.local = field(init=False, default_factory=threading.local)
 
@@ -240,11 +219,13 @@ def open_run(
     quick: bool = False,
     make: bool = True,
     write: bool = True,
+    has_little_to_do: Callable[[RunContext], bool] | None = None,
 ) -> Iterator[RunContext]:
     """Check the lake and begin a run; at its end, close the Spark session that was opened for it, if any.
 
     quick: for a command that only looks at something, soon. make: a lake that is not there is begun. write: one that
-    can only be read from is not enough. Neither holds for a quick command.
+    can only be read from is not enough. Neither holds for a quick command. has_little_to_do: asked when Spark
+    starts, of a run that has none.
 
     Raises ConfigurationError, before Spark starts, when the lake cannot be used.
     """
@@ -253,7 +234,12 @@ def open_run(
     had_spark = has_started()
 
     def start_spark() -> SparkSession:
-        return get_session(f"user-analytics {command}", settings, small=_is_small(store), quick=quick)
+        # Asked of a run that has no Spark: a question that needs it could only wait for its own answer.
+        asked = RunContext(_no_spark, settings, store, run.run_id, command)
+        little = quick or (has_little_to_do is not None and _is_so(has_little_to_do, asked))
+        return get_session(
+            f"user-analytics {command}", settings, small=_is_so(_is_small, asked), quick=little
+        )
 
     run = RunContext(
         start_spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only
@@ -265,13 +251,24 @@ def open_run(
             run.spark.stop()
 
 
-def _is_small(store: ObjectStore) -> bool:
-    total = 0
-    for file in store.list("raw"):
-        total += file.size * (GZIP_RATIO if file.path.endswith(".gz") else 1)
-        if total > SMALL_LAKE_BYTES:
-            return False
-    return True
+def _no_spark() -> SparkSession:
+    raise UserAnalyticsError("Spark is about to start")
+
+
+def _is_so(question: Callable[[RunContext], bool], run: RunContext) -> bool:
+    try:
+        return question(run)
+    except Exception as error:  # of a table that cannot be read; Spark names its file, where it is needed
+        log.debug("%s: %s", question, error)
+        return False
+
+
+def _is_small(run: RunContext) -> bool:
+    """Whether all that was delivered, be it archived or removed since, is little."""
+    staged = chain.from_iterable(Ledger(run).histories().values())
+    sizes = {entry.path: entry.text_bytes for entry in staged}
+    sizes |= {file.path: file.text_bytes for file in run.store.list("raw")}
+    return sum(sizes.values()) <= LITTLE_BYTES
 
 
 def job_main(body: Callable[[], int | None]) -> int:
@@ -362,50 +359,6 @@ def _cleanly_stopped() -> Iterator[None]:
         ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def root_cause(error: BaseException) -> str:
-    """The innermost message of an error, in one line, without a stack trace; with the file that outer ones name."""
-    # Some have no message, as that of a stack that is full.
-    messages = _of_causes(error, lambda java: java.getMessage() or java.getClass().getSimpleName())
-    text = (messages or [str(error)])[-1] or type(error).__name__
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
-    # What a function in Python raised stands at the end of its traceback, behind the error's class.
-    line = (lines[-1].partition(": ")[2] or lines[-1] if lines[0].startswith("Traceback") else lines[0])[:500]
-    file = next((found[0] for message in messages if (found := DATA_FILE.search(message))), None)
-    return line if file is None or Path(file).name in line else f"{line} (in {file})"
-
-
-def was_cancelled(error: BaseException) -> bool:
-    """Whether an error of Spark's says no more than that its job was cancelled: the run is stopped, or lost a lock."""
-    return root_cause(error).startswith("[SPARK_JOB_CANCELLED]")
-
-
-def is_of_machine(error: BaseException) -> bool:
-    """Whether an error of Spark's is no fault of what was read: a store did not answer, or a disk is full."""
-    kinds = _of_causes(error, lambda java: java.getClass().getSimpleName())
-    # The whole message: others may quote a record, which may say anything.
-    messages = _of_causes(error, lambda java: java.getMessage())
-    return not NO_ANSWER.isdisjoint(kinds) or not DISK_FULL.isdisjoint(messages)
-
-
-def root_kind(error: BaseException) -> str:
-    """The innermost error's class: what can be told of an error whose message may quote a record."""
-    kinds = _of_causes(error, lambda java: java.getClass().getSimpleName())
-    return (kinds or [type(error).__name__])[-1]
-
-
-def _of_causes(error: BaseException, read: Callable[[Any], object]) -> list[str]:
-    """Something of a Java error and of its causes, outermost first; empty for an error of Python."""
-    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
-    found = []
-    try:
-        while java is not None:
-            found.append(str(read(java)))
-            java = java.getCause()
-    except Exception:  # not a Java exception after all
-        return []
-    return found
 
 
 def parser(doc: str | None, command: str) -> argparse.ArgumentParser:

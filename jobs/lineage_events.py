@@ -23,9 +23,10 @@ import pyspark
 from pyspark.sql import types as T
 
 from jobs import __version__
+from jobs.causes import root_cause
 from jobs.column_lineage import SourceColumn
 from jobs.console import log
-from jobs.context import RunContext, Step, root_cause
+from jobs.context import RunContext, Step
 from jobs.datasets import Dataset
 from jobs.errors import ConfigurationError
 from jobs.settings import Settings, without_credentials

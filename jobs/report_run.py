@@ -18,8 +18,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from jobs.causes import root_cause
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, root_cause
+from jobs.context import RunContext, job_main, open_run, parser
 from jobs.errors import RejectedShareExceeded, RuleFailed
 from jobs.lake.results import FOLDER, write_text
 from jobs.quality.page import page

@@ -45,6 +45,7 @@ from jobs.train_segments import train_segments
 from jobs.upload_files import upload
 from jobs.warehouse import open_warehouse
 from jobs.warehouse.base import Warehouse
+from jobs.workload import has_little_to_do
 
 # The marts, in chains: within one, each needs those before it; no chain needs another, and the longest come first.
 MARTS: tuple[dict[str, Callable[[RunContext], bool]], ...] = (
@@ -177,7 +178,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif options.data:
             upload_folder(store, options.data)
         with open_warehouse(settings) as warehouse, ThreadPoolExecutor(1) as meanwhile:
-            with open_run("run", settings, options.warn_only) as run, reported(run) as written:
+            with (
+                open_run(
+                    "run",
+                    settings,
+                    options.warn_only,
+                    has_little_to_do=lambda run: has_little_to_do(run, options.feeds),
+                ) as run,
+                reported(run) as written,
+            ):
                 results = run_all(run, warehouse, names, options.max_rejected)
                 # The warehouse works on these while the report is collected, and Spark ends.
                 contents = meanwhile.submit(warehouse_contents, warehouse)

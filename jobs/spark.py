@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 # Warming up costs more than it brings while there is little to do: with the JVM's first compiler alone, a run over
 # the sample takes half the processor time, but one over 2 million lines 1.3 times as long. With that compiler alone the
 # JVM keeps 48 MB for what it compiled, which is soon full: it then throws methods away and compiles them again.
-SMALL_LAKE_BYTES = 16 * 1024 * 1024
+LITTLE_BYTES = 16 * 1024 * 1024
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 # Some hundred plans over a few rows each: writing and compiling a class for every expression of every task takes
 # longer than interpreting them, and so does every further partition.

@@ -25,6 +25,7 @@ from jobs.feeds.mapping import load_mapping
 from jobs.lake.staging import DEFAULT_MAX_REJECTED_SHARE, stage
 from jobs.runs import recorded
 from jobs.settings import Settings
+from jobs.workload import has_little_to_stage
 
 
 def share(text: str) -> float:
@@ -62,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         feed = FEEDS[options.feed]
         names = load_mapping(feed, options.mapping) if options.mapping else None
         with (
-            open_run(name := f"stage {feed.name}", Settings.from_env(), options.warn_only) as run,
+            open_run(
+                name := f"stage {feed.name}",
+                Settings.from_env(),
+                options.warn_only,
+                has_little_to_do=lambda run: has_little_to_stage(run, [feed.name]),
+            ) as run,
             recorded(run),
             run.step(name),
         ):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import types as T
 
-from jobs.lake.objects import RawFile
+from jobs.lake.objects import RawFile, text_bytes
 from jobs.lake.tables import Lake, LakeTable
 
 STAGED, REFUSED, FORGOTTEN = "staged", "refused", "forgotten"
@@ -50,6 +50,10 @@ class LedgerEntry:
     staged_at: datetime
     mapping: str | None = None
     is_recount: bool = False
+
+    @property
+    def text_bytes(self) -> int:
+        return text_bytes(self.path, self.size_bytes)
 
 
 _SQL_TYPES = {

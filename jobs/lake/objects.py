@@ -34,6 +34,8 @@ from jobs.settings import Settings
 CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 PART_BYTES = 16 * 1024 * 1024
 NO_LAKE = "there is no lake yet; `user-analytics run` makes one"
+# How much text a compressed byte is taken for.
+GZIP_RATIO = 8
 Progress = Callable[[int], None]
 
 
@@ -49,6 +51,15 @@ class RawFile:
     size: int
     modified_at: datetime
     version: str
+
+    @property
+    def text_bytes(self) -> int:
+        return text_bytes(self.path, self.size)
+
+
+def text_bytes(path: str, size: int) -> int:
+    """The bytes of a file's text, estimated where it is compressed."""
+    return size * (GZIP_RATIO if path.endswith(".gz") else 1)
 
 
 class ObjectStore(Protocol):

@@ -18,8 +18,9 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.causes import is_of_machine, root_cause, root_kind, was_cancelled
 from jobs.console import log
-from jobs.context import RunContext, is_of_machine, root_cause, root_kind, was_cancelled
+from jobs.context import RunContext
 from jobs.datasets import Dataset
 from jobs.errors import FileRefused, RejectedShareExceeded
 from jobs.feeds import FEEDS

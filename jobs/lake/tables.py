@@ -19,9 +19,9 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.causes import root_cause
 from jobs.column_lineage import named_in_plan
 from jobs.console import log
-from jobs.context import root_cause
 from jobs.errors import UserAnalyticsError
 from jobs.lake import delta_log, folders
 from jobs.lake.delta_log import CHANGE, COMMIT

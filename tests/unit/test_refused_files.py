@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
 
-from jobs.context import root_cause
+from jobs.causes import root_cause
 from jobs.erase_person import _persons_files
 from jobs.erasure.person import Person
 from jobs.erasure.traces import Search
