@@ -15,9 +15,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-import jobs.warehouse.postgres as postgres_module
 import jobs.warehouse.postgres_copy as postgres_copy
 from jobs.spark import local_rows
+from jobs.warehouse import postgres_connection
 from jobs.warehouse.base import Check, Load, Published
 from jobs.warehouse.declarations import tables, views
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -251,7 +251,7 @@ def assert_same_after_every_kill(
         shop = prepared(f"killed_{number}")
         fuse = Fuse(number)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(postgres_module, "psycopg2", FusedModule(fused_connect(fuse)))
+            patch.setattr(postgres_connection, "psycopg2", FusedModule(fused_connect(fuse)))
             patch.setattr(postgres_copy, "_ingest", partial(fuse.after, ingest))
             try:
                 publication(shop)

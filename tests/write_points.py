@@ -20,12 +20,12 @@ from delta.tables import DeltaOptimizeBuilder, DeltaTable
 from pyspark.sql import DataFrameWriter, SparkSession
 
 import jobs.context
-import jobs.warehouse.postgres as postgres_module
 from jobs import cli
 from jobs.lake import folders
 from jobs.lake.locks import process_name
 from jobs.lake.objects import LocalStore, S3Store
 from jobs.lake.tables import LakeTable
+from jobs.warehouse import postgres_connection, postgres_publication
 
 
 class Killed(BaseException):
@@ -148,10 +148,10 @@ class WritePoints:
             def __getattr__(self, name: str) -> Any:
                 return getattr(psycopg2, name)
 
-        copy = postgres_module.copy_rows
-        patch.setattr(postgres_module, "psycopg2", Module())
+        copy = postgres_publication.copy_rows
+        patch.setattr(postgres_connection, "psycopg2", Module())
         patch.setattr(
-            postgres_module,
+            postgres_publication,
             "copy_rows",
             lambda load, *a: self(f"copy {load.table.name}", lambda: copy(load, *a)),
         )

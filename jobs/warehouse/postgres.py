@@ -1,72 +1,26 @@
-"""PostgreSQL as the warehouse.
-
-Rows come from Spark's tasks by COPY (`postgres_copy.py`). A whole table is loaded into a new one beside the old,
-without keys; keys come after the rows, because one pass over all rows is far cheaper than a look-up per row (10 million
-facts: 16 s instead of 128 s). Changes are loaded into an unlogged table and merged.
-Large facts have partitions by month (`partitions.py`): a month that is new, or of which much changed, is made anew in
-the same way. What readers see changes in one transaction, together with the checks and the published versions.
-"""
+"""PostgreSQL as the warehouse: what is asked of it. Publishing is in `postgres_publication.py`."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
 
 from jobs.console import log
-from jobs.errors import CheckFailed, ConfigurationError, QueryTooSlow, TableLocked, UserAnalyticsError
+from jobs.errors import ConfigurationError, QueryTooSlow, TableLocked
 from jobs.lake.locks import POLL_SECONDS
 from jobs.settings import without_password
-from jobs.warehouse.base import (
-    KEY_HASH,
-    KEY_SEPARATOR,
-    ROW_COUNT,
-    Check,
-    Load,
-    Measures,
-    Plan,
-    Published,
-    number_text,
-)
-from jobs.warehouse.declarations import Column, Table, View, tables, views
-from jobs.warehouse.partitions import (
-    CHANGES_TABLE,
-    NEW_TABLE,
-    Months,
-    identifiers,
-    months_of_whole,
-    rows_by_month,
-)
-from jobs.warehouse.postgres_catalog import Right, added, close, grant, rights, view_options
-from jobs.warehouse.postgres_copy import copy_rows
+from jobs.warehouse.base import KEY_HASH, KEY_SEPARATOR, ROW_COUNT, Load, Measures, Plan, Published
+from jobs.warehouse.declarations import Table, tables, views
+from jobs.warehouse.postgres_connection import connected, encoding_problem, one_line, only_value, told
+from jobs.warehouse.postgres_publication import STATES, PostgresPublication
 
 OLDEST_VERSION = 120_000
-STATES = "_published"
-
-
-@contextmanager
-def told(action: str) -> Iterator[None]:
-    """Turn what psycopg2 raises into one line."""
-    try:
-        yield
-    except psycopg2.errors.DuplicateTable as error:
-        raise UserAnalyticsError(
-            f"{action}: PostgreSQL: {_one_line(error)}. It belongs to what somebody made, renamed or detached: move "
-            "that to another schema (ALTER TABLE … SET SCHEMA), or drop it, and publish again"
-        ) from None
-    except psycopg2.Error as error:
-        raise UserAnalyticsError(f"{action}: PostgreSQL: {_one_line(error)}") from None
 
 
 class PostgresWarehouse:
@@ -78,49 +32,49 @@ class PostgresWarehouse:
         self.lock_wait_seconds = lock_wait_seconds
 
     def check(self) -> None:
-        with _connected(self.url):
+        with connected(self.url):
             pass
 
     @told("look up rights")
     def missing_rights(self) -> list[str]:
         problems = []
-        with _connected(self.url) as connection, connection.cursor() as cursor:
+        with connected(self.url) as connection, connection.cursor() as cursor:
             if connection.server_version < OLDEST_VERSION:
                 problems.append("the server is older than PostgreSQL 12")
-            if problem := _encoding_problem(connection):
+            if problem := encoding_problem(connection):
                 problems.append(problem)
             cursor.execute("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
-            if _only_value(cursor):
+            if only_value(cursor):
                 problems.append("the server takes no changes: it is a standby, in recovery, or read-only")
             cursor.execute("SELECT to_regnamespace(%s) IS NULL", (self.schema,))
-            if _only_value(cursor):
+            if only_value(cursor):
                 cursor.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
-                if not _only_value(cursor):
+                if not only_value(cursor):
                     problems.append(f"there is no schema {self.schema}, and this role may not make it")
                 return problems
             for right in ("USAGE", "CREATE"):
                 cursor.execute("SELECT has_schema_privilege(%s, %s)", (self.schema, right))
-                if not _only_value(cursor):
+                if not only_value(cursor):
                     problems.append(f"this role lacks {right} on schema {self.schema}")
             cursor.execute(
                 "SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class WHERE relnamespace = "
                 "to_regnamespace(%s) AND relname = ANY(%s) AND NOT pg_has_role(relowner, 'USAGE')",
                 (self.schema, [STATES, *tables(), *views()]),
             )
-            if others := _only_value(cursor):
+            if others := only_value(cursor):
                 problems.append(f"this role does not own {others}, and could not replace them")
         return problems
 
     @contextmanager
     def publishing(self) -> Iterator[PostgresPublication]:
-        with told("publish"), _connected(self.url) as connection:
-            if problem := _encoding_problem(connection):
+        with told("publish"), connected(self.url) as connection:
+            if problem := encoding_problem(connection):
                 raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {problem}")
             with connection.cursor() as cursor:
                 self._take_turn(cursor)
                 cursor.execute("SELECT to_regnamespace(%s) IS NULL", (self.schema,))
                 # IF NOT EXISTS would ask for the right to make schemas even where there is nothing to make.
-                if _only_value(cursor):
+                if only_value(cursor):
                     cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
                 cursor.execute(
                     sql.SQL(
@@ -139,7 +93,7 @@ class PostgresWarehouse:
         # Rather than waiting in the server, which would neither end with the time nor with Ctrl-C.
         while True:
             cursor.execute("SELECT pg_try_advisory_lock(%s)", (lock,))
-            is_taken = _only_value(cursor)
+            is_taken = only_value(cursor)
             cursor.connection.commit()
             if is_taken:
                 return
@@ -160,22 +114,22 @@ class PostgresWarehouse:
 
     @told("look up what is published")
     def published(self) -> Mapping[str, Published]:
-        with _connected(self.url) as connection, connection.cursor() as cursor:
+        with connected(self.url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s)", (f"{self.schema}.{STATES}",))
-            if _only_value(cursor) is None:
+            if only_value(cursor) is None:
                 return {}
             return PostgresPublication(connection, self.url, self.schema).published
 
     @told("plan")
     def plan(self, load: Load) -> Plan:
-        with _connected(self.url) as connection:
+        with connected(self.url) as connection:
             return PostgresPublication(connection, self.url, self.schema).plan(load)
 
     @told("query")
     def query(
         self, name: str, limit: int, seconds: float | None = None
     ) -> tuple[list[str], list[tuple[object, ...]]]:
-        with _connected(self.url) as connection, connection.cursor() as cursor:
+        with connected(self.url) as connection, connection.cursor() as cursor:
             first = sql.SQL("SELECT * FROM {} LIMIT {}")
             try:
                 if seconds is not None:
@@ -186,16 +140,16 @@ class PostgresWarehouse:
                     f"{name}: not in schema {self.schema} yet; `user-analytics run` builds and publishes it"
                 ) from None
             except psycopg2.errors.QueryCanceled as error:
-                raise QueryTooSlow(f"{name}: PostgreSQL: {_one_line(error)}") from None
+                raise QueryTooSlow(f"{name}: PostgreSQL: {one_line(error)}") from None
             return [column.name for column in cursor.description], cursor.fetchall()
 
     @told("count")
     def counts(self, names: Sequence[str]) -> dict[str, int]:
-        with _connected(self.url) as connection, connection.cursor() as cursor:
+        with connected(self.url) as connection, connection.cursor() as cursor:
             counted = {}
             for name in names:
                 cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(self.schema, name)))
-                counted[name] = int(_only_value(cursor))
+                counted[name] = int(only_value(cursor))
             return counted
 
     @told("search")
@@ -210,14 +164,14 @@ class PostgresWarehouse:
         if not conditions:
             return []
         select = sql.SQL("SELECT to_jsonb(x)::text FROM {} AS x WHERE {}")
-        with _connected(self.url) as connection, connection.cursor() as cursor:
+        with connected(self.url) as connection, connection.cursor() as cursor:
             name = sql.Identifier(self.schema, table.name)
             cursor.execute(select.format(name, sql.SQL(" OR ").join(conditions)))
             return [text for (text,) in cursor.fetchall()]
 
     @told("measure")
     def measures(self, tables: Sequence[Table]) -> dict[str, Measures]:
-        with _connected(self.url) as connection, connection.cursor() as cursor:
+        with connected(self.url) as connection, connection.cursor() as cursor:
             there = PostgresPublication(connection, self.url, self.schema)
             return {t.name: self._measure(cursor, t.among(there._columns(cursor, t.name))) for t in tables}
 
@@ -239,621 +193,3 @@ class PostgresWarehouse:
         cursor.execute(sql.SQL("SELECT {} FROM {}").format(values, sql.Identifier(self.schema, table.name)))
         names = [ROW_COUNT, *(f"sum({name})" for name in table.measures), KEY_HASH]
         return dict(zip(names, cursor.fetchone(), strict=True))
-
-
-@contextmanager
-def _connected(url: str) -> Iterator[Any]:
-    with closing(_connect(url)) as connection, _stopped_by_signals(connection):
-        yield connection
-
-
-def _connect(url: str) -> Any:
-    try:
-        connection = psycopg2.connect(
-            url, connect_timeout=10, application_name="user-analytics", client_encoding="UTF8"
-        )
-        with connection.cursor() as cursor:
-            cursor.execute("SET TIME ZONE 'UTC'")
-        connection.commit()
-    except psycopg2.Error as error:
-        raise ConfigurationError(f"WAREHOUSE_URL={without_password(url)}: {_one_line(error)}") from None
-    return connection
-
-
-class PostgresPublication:
-    """See `jobs.warehouse.base.Publication`."""
-
-    def __init__(self, connection: Any, url: str, schema: str) -> None:
-        self.connection = connection
-        self.url = url
-        self.schema = schema
-
-    @property
-    def published(self) -> Mapping[str, Published]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(
-                # A table that somebody dropped is not published, whatever its row says.
-                sql.SQL(
-                    "SELECT table_name, delta_table_id, delta_version, relkind = 'p', published_at FROM {} "
-                    "JOIN pg_class ON relname = table_name "
-                    "WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p')"
-                ).format(self._name(STATES)),
-                (self.schema,),
-            )
-            states = {name: Published(*state) for name, *state in cursor.fetchall()}
-        self.connection.commit()
-        return states
-
-    def plan(self, load: Load) -> Plan:
-        """See `jobs.warehouse.base.Warehouse.plan`."""
-        copy = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(self._name(_staged(load)))
-        with self.connection.cursor() as cursor:
-            strategy, statements = (self._plan_whole if load.whole else self._plan_changes)(
-                cursor, load, copy
-            )
-        return Plan(strategy, tuple(statement.as_string(self.connection) for statement in statements))
-
-    def _plan_whole(
-        self, cursor: Any, load: Load, copy: sql.Composable
-    ) -> tuple[str, Iterable[sql.Composable]]:
-        table, new = load.table, _staged(load)
-        create = self._create_whole(cursor, load)
-        by_month = " by month" if len(create) > 1 else ""
-        if table.name in self._present(cursor) and (kept := self._added(cursor, table, views().values())):
-            statements = [*create, copy, *self._keys(table, new), *self._replacement(table)]
-            return f"new table{by_month}, its rows moved, for the sake of {', '.join(kept)}", statements
-        foreign_keys = [self._foreign_key(table, key) for key in table.foreign_keys]
-        statements = [*create, copy, *self._keys(table, new), self._rename(new, table.name), *foreign_keys]
-        return f"new table{by_month}, keyed after its rows, swapped in", statements
-
-    def _plan_changes(
-        self, cursor: Any, load: Load, copy: sql.Composable
-    ) -> tuple[str, Iterable[sql.Composable]]:
-        table, months = load.table, self._months(cursor, load.table)
-        chosen = months.to_build(rows_by_month(load), load.only_merge) if months.is_partitioned() else []
-        built = [statement for month in chosen for statement in self._build_month(cursor, months, month)]
-        exchanged = [statement for month in chosen for statement in months.exchange(month)]
-        strategy = ", ".join(["merge", *(f"{month:%Y-%m} made anew" for month in chosen)])
-        return strategy, [copy, *built, self._merge(table), *exchanged, self._delete(table)]
-
-    def new_columns(self, loads: Sequence[Load]) -> Mapping[str, Sequence[Column]]:
-        published = self.published
-        with self.connection.cursor() as cursor:
-            found = {}
-            for load in loads:
-                if load.table.name not in published:
-                    self._require_ours(cursor, load.table)
-                if not load.whole:
-                    self._create_changes(cursor, load.table)
-                    staged, advice = _staged(load), self._made_anew(load.table)
-                    found[load.table.name] = self._missing(cursor, load.table, staged, advice)
-        self.connection.rollback()
-        return {name: columns for name, columns in found.items() if columns}
-
-    def commit(self, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
-        try:
-            with self.connection.cursor() as cursor:
-                self._stage(cursor, loads)
-                checks = self._switch(cursor, loads, views)
-            self.connection.commit()
-        except BaseException:
-            # Where the connection is gone, so is the transaction; the next publication clears what was staged.
-            with suppress(psycopg2.Error), self.connection.cursor() as cursor:
-                self.connection.rollback()
-                for load in loads:
-                    self._drop_staged(cursor, load.table)
-                self.connection.commit()
-            raise
-        return checks
-
-    def _drop_staged(self, cursor: Any, table: Table) -> None:
-        months = self._months(cursor, table)
-        names = [form.format(table.name) for form in (NEW_TABLE, CHANGES_TABLE)]
-        names += [NEW_TABLE.format(months.name(month)) for month in months.built()]
-        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(map(self._name, names))))
-
-    def _stage(self, cursor: Any, loads: Sequence[Load]) -> None:
-        """Bring the rows of all loads into the server, beside the tables that readers see.
-
-        The largest come first: a table's keys keep one core busy, and the next rows are copied meanwhile.
-        """
-        largest_first = sorted(loads, key=lambda load: -int(load.expected[ROW_COUNT] or 0))
-        with self._another_connection() as another, ThreadPoolExecutor(1) as meanwhile:
-            completed = []
-            for load in largest_first:
-                self._copy(cursor, load)
-                completed.append(meanwhile.submit(self._complete, another, load))
-            for one in completed:
-                one.result()
-
-    @contextmanager
-    def _another_connection(self) -> Iterator[Any]:
-        with ExitStack() as stack:
-            try:
-                another = stack.enter_context(_connected(self.url))
-            except ConfigurationError as error:
-                # The settings are right: this publication was reached by them.
-                raise UserAnalyticsError(f"publish: {error}") from None
-            yield another
-
-    def _copy(self, cursor: Any, load: Load) -> None:
-        staged = _staged(load)
-        if load.whole:
-            self._drop_staged(cursor, load.table)
-            for statement in self._create_whole(cursor, load):
-                cursor.execute(statement)
-            # A table that is published for the first time is for whom default privileges say; its partitions are not.
-            itself = [staged] if load.table.name in self._present(cursor) else []
-            close(cursor, self.schema, [*itself, *self._months(cursor, load.table).attached(staged)])
-        else:
-            self._create_changes(cursor, load.table)
-        self.connection.commit()
-        copied = copy_rows(load, self.url, self.schema, staged)
-        log.debug("publish %s: %s rows copied", load.table.name, f"{copied:,}")
-
-    def _complete(self, connection: Any, load: Load) -> None:
-        """What the server has to do with rows that were copied, before they can be switched to."""
-        staged = _staged(load)
-        with connection.cursor() as cursor:
-            if load.whole:
-                for statement in self._keys(load.table, staged):
-                    cursor.execute(statement)
-            cursor.execute(sql.SQL("ANALYZE {}").format(self._name(staged)))
-            if not load.whole:
-                self._stage_months(cursor, load)
-        connection.commit()
-
-    def _create_whole(self, cursor: Any, load: Load) -> list[sql.Composable]:
-        """What makes a new table for a whole load, with its partitions if it is large."""
-        table, new = load.table, NEW_TABLE.format(load.table.name)
-        chosen = months_of_whole(load)
-        if chosen is None:
-            return [self._create(table, new)]
-        months = self._months(cursor, table)
-        log.info("publish %s: %d months as partitions", table.name, len(chosen))
-        return [self._create(table, new, months.clause), *months.partitions(chosen)]
-
-    def _stage_months(self, cursor: Any, load: Load) -> None:
-        """Build the months that are new or of which much changed beside those that readers see."""
-        months = self._months(cursor, load.table)
-        if not months.is_partitioned():
-            return
-        changed = months.changed()
-        for month in months.to_build(changed, load.only_merge):
-            name, rows = load.table.name, f"{changed[month]:,}"
-            log.info("publish %s: %s made anew for %s changes", name, f"{month:%Y-%m}", rows)
-            for statement in self._build_month(cursor, months, month):
-                cursor.execute(statement)
-            close(cursor, self.schema, [NEW_TABLE.format(months.name(month))])
-
-    def _build_month(self, cursor: Any, months: Months, month: date) -> Iterable[sql.Composable]:
-        table = months.table
-        there = self._columns(cursor, table.name)
-        create = self._create(table, NEW_TABLE.format(months.name(month)))
-        return months.build(month, create, [name for name in table.column_names if name in there])
-
-    def _months(self, cursor: Any, table: Table) -> Months:
-        return Months(cursor, self.schema, table)
-
-    def _create_changes(self, cursor: Any, table: Table) -> None:
-        self._drop_staged(cursor, table)
-        columns = [*(_definition(c) for c in table.columns), sql.SQL("_deleted boolean NOT NULL")]
-        name = CHANGES_TABLE.format(table.name)
-        cursor.execute(
-            sql.SQL("CREATE UNLOGGED TABLE {} ({})").format(self._name(name), sql.SQL(", ").join(columns))
-        )
-        close(cursor, self.schema, [name])
-
-    def _switch(self, cursor: Any, loads: Sequence[Load], views: Sequence[View]) -> list[Check]:
-        """The one transaction after which readers see the new state, or none of it."""
-        for load in loads:
-            if not load.whole:
-                self._adapt(cursor, load.table, _staged(load), self._made_anew(load.table))
-        swapped = {load.table.name for load in loads if load.whole}
-        there = self._present(cursor)
-        affected = [
-            (table, key)
-            for table in tables().values()
-            for key in table.foreign_keys
-            if {table.name, key.table} & swapped and {table.name, key.table} <= there | swapped
-        ]
-        for table, key in affected:
-            if table.name in there:
-                cursor.execute(
-                    sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(
-                        self._name(table.name), sql.Identifier(_foreign_key_name(table, key))
-                    )
-                )
-        for load in loads:
-            if load.whole and load.table.name not in there:
-                self._put_in_place(cursor, load.table)
-            elif load.whole and (kept := self._added(cursor, load.table, views)):
-                self._replace_rows(cursor, load.table, kept)
-            elif load.whole:
-                self._swap(cursor, load.table)
-        for load in loads:
-            if not load.whole:
-                cursor.execute(self._merge(load.table))
-        # Rows of a new month may point at rows that were merged just now, and those of the old one at such as go.
-        for load in loads:
-            months = self._months(cursor, load.table)
-            for month in [] if load.whole else months.built():
-                for statement in months.exchange(month):
-                    cursor.execute(statement)
-        for load in reversed(loads):
-            if not load.whole:
-                cursor.execute(self._delete(load.table))
-        for table, key in affected:
-            cursor.execute(self._foreign_key(table, key))
-        self._create_views(cursor, views)
-        for load in loads:
-            leavings = [_old(load.table), _staged(load)]
-            names = sql.SQL(", ").join(map(self._name, leavings))
-            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(names))
-            if load.whole:
-                for statement in self._months(cursor, load.table).settle():
-                    cursor.execute(statement)
-        checks = [check for load in loads for check in self._checks(cursor, load)]
-        if not all(check.passed for check in checks):
-            raise CheckFailed(checks)
-        for load in loads:
-            cursor.execute(
-                sql.SQL(
-                    "INSERT INTO {} (table_name, delta_table_id, delta_version) VALUES (%s, %s, %s) ON CONFLICT "
-                    "(table_name) DO UPDATE SET delta_table_id = excluded.delta_table_id, "
-                    "delta_version = excluded.delta_version, published_at = now()"
-                ).format(self._name(STATES)),
-                (load.table.name, load.state.table_id, load.state.version),
-            )
-        return checks
-
-    def _present(self, cursor: Any, kinds: str = "rp") -> set[str]:
-        """The names of the tables of the schema; those of other kinds of relations as PostgreSQL abbreviates them."""
-        cursor.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind::text = ANY(%s)",
-            (self.schema, list(kinds)),
-        )
-        return {name for (name,) in cursor.fetchall()}
-
-    def _made_anew(self, table: Table) -> str:
-        return f"To have the table made anew from its mart, delete its row in {self.schema}.{STATES} and publish again"
-
-    def _adapt(self, cursor: Any, table: Table, staged: str, advice: str) -> None:
-        """Add the nullable columns that were declared since the table was made, and bring comments up to date."""
-        name = self._name(table.name)
-        for column in self._missing(cursor, table, staged, advice):
-            cursor.execute(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(name, _definition(column)))
-            log.info("publish %s: column %s added", table.name, column.name)
-        comments = self._comments(cursor, table)
-        if comments.get(None, "") != table.comment:
-            cursor.execute(self._table_comment(table.name, table))
-        for column in table.columns:
-            if comments.get(column.name, "") != column.comment:
-                cursor.execute(self._column_comment(table.name, column))
-
-    def _comments(self, cursor: Any, table: Table) -> dict[str | None, str]:
-        """Column → comment; the table's own has no column's name."""
-        cursor.execute(
-            "SELECT attname, description FROM pg_description LEFT JOIN pg_attribute ON attrelid = objoid AND "
-            "attnum = objsubid AND attnum > 0 WHERE classoid = 'pg_class'::regclass AND objoid = %s::regclass",
-            (self._name(table.name).as_string(cursor),),
-        )
-        return dict(cursor.fetchall())
-
-    def _require_ours(self, cursor: Any, table: Table) -> None:
-        """Stop before a table is replaced that somebody else made: `users` in the schema of another program.
-
-        One whose row in _published is gone, for it to be loaded whole, has comments that it was made with.
-        """
-        if table.name not in self._present(cursor):
-            return
-        declared: dict[str | None, str] = {
-            None: table.comment,
-            **{column.name: column.comment for column in table.columns},
-        }
-        if not self._comments(cursor, table).items() & declared.items():
-            raise UserAnalyticsError(
-                f"publish {table.name}: schema {self.schema} has a table of that name which no publication made. "
-                "Choose another WAREHOUSE_SCHEMA, or rename the table or drop it, and publish again"
-            )
-
-    def _missing(self, cursor: Any, table: Table, staged: str, advice: str) -> list[Column]:
-        """The declared columns that may be null and are not there; any other difference stops, with advice.
-
-        staged: a table that has all of them.
-        """
-        there = self._columns(cursor, table.name)
-        declared = self._columns(cursor, staged)
-        declared.pop("_deleted", None)
-        missing = [c for c in table.columns if c.name not in there and c.nullable]
-        there |= {column.name: declared[column.name] for column in missing}
-        differences = [
-            f"column {name} is {there.get(name, 'missing')}, declared as {declared.get(name, 'nothing')}"
-            for name in {**declared, **there}
-            if there.get(name) != declared.get(name)
-        ]
-        # Rows are merged by it; what else is missing, the checks find.
-        key = f"{table.name}_pkey"
-        if key not in self._primary_keys(cursor, table.name):
-            differences.append(f"key {key} is missing")
-        if differences:
-            raise UserAnalyticsError(
-                f"publish {table.name}: {'; '.join(differences)}. Only new columns that may be null are added on their "
-                f"own. {advice}"
-            )
-        return missing
-
-    def _columns(self, cursor: Any, name: str) -> dict[str, str]:
-        """Column → type, with NOT NULL where it is so."""
-        cursor.execute(
-            "SELECT attname, format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END "
-            "FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-            (self._name(name).as_string(cursor),),
-        )
-        return dict(cursor.fetchall())
-
-    def _primary_keys(self, cursor: Any, name: str) -> set[str]:
-        """The name of a table's primary key; nothing where it has none."""
-        cursor.execute(
-            "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'",
-            (self._name(name).as_string(cursor),),
-        )
-        return {constraint for (constraint,) in cursor.fetchall()}
-
-    def _added(self, cursor: Any, table: Table, views: Iterable[View]) -> list[str]:
-        keys = [name for each in tables().values() for name in _key_names(each)]
-        return added(cursor, self.schema, self._name(table.name), tables(), keys, views)
-
-    def _swap(self, cursor: Any, table: Table) -> None:
-        granted = rights(cursor, self._name(table.name))
-        cursor.execute(self._rename(table.name, _old(table)))
-        # Constraint and index names live in the schema: make room for those of the new table.
-        for name, _ in _constraints(table):
-            cursor.execute(
-                sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(
-                    self._name(_old(table)), sql.Identifier(name)
-                )
-            )
-        self._put_in_place(cursor, table)
-        grant(cursor, self._name(table.name), granted, table.column_names)
-
-    def _put_in_place(self, cursor: Any, table: Table) -> None:
-        """Take `_new_` off the names of a new table and its keys."""
-        cursor.execute(self._rename(NEW_TABLE.format(table.name), table.name))
-        for name, _ in _constraints(table):
-            cursor.execute(
-                sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
-                    self._name(table.name), sql.Identifier(NEW_TABLE.format(name)), sql.Identifier(name)
-                )
-            )
-
-    def _replace_rows(self, cursor: Any, table: Table, kept: Sequence[str]) -> None:
-        """Bring the rows of a new table into the old one, which stays for the sake of what others added to it."""
-        added = ", ".join(kept)
-        log.info(
-            "publish %s: its rows are replaced, not the table, which takes longer: it has %s",
-            table.name,
-            added,
-        )
-        self._adapt(
-            cursor,
-            table,
-            NEW_TABLE.format(table.name),
-            f"The table would have to be made anew, which its additions do not allow: {added}. Remove them, publish, "
-            "and make them again",
-        )
-        for statement in self._replacement(table):
-            cursor.execute(statement)
-
-    def _replacement(self, table: Table) -> list[sql.Composable]:
-        """What brings a new table's rows into the old one. Those that stay are updated: others may point at them."""
-        new = NEW_TABLE.format(table.name)
-        delete = sql.SQL("DELETE FROM {} AS t WHERE NOT EXISTS (SELECT FROM {} AS s WHERE {})").format(
-            self._name(table.name), self._name(new), _same_key(table)
-        )
-        return [delete, self._upsert(table, new)]
-
-    def _upsert(self, table: Table, staged: str, condition: str = "TRUE") -> sql.Composable:
-        columns = identifiers(table.column_names)
-        others = [name for name in table.column_names if name not in table.primary_key]
-        update = sql.SQL(", ").join(
-            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others
-        )
-        return sql.SQL(
-            "INSERT INTO {} ({}) SELECT {} FROM {} WHERE {} ON CONFLICT ({}) DO UPDATE SET {}"
-        ).format(
-            self._name(table.name),
-            columns,
-            columns,
-            self._name(staged),
-            sql.SQL(condition),
-            identifiers(table.primary_key),
-            update,
-        )
-
-    def _merge(self, table: Table) -> sql.Composable:
-        return self._upsert(table, CHANGES_TABLE.format(table.name), "NOT _deleted")
-
-    def _delete(self, table: Table) -> sql.Composable:
-        return sql.SQL("DELETE FROM {} AS t USING {} AS s WHERE s._deleted AND {}").format(
-            self._name(table.name), self._name(CHANGES_TABLE.format(table.name)), _same_key(table)
-        )
-
-    def _checks(self, cursor: Any, load: Load) -> list[Check]:
-        """Counts and sums against the mart. Uniqueness and foreign keys are constraints, which hold by now."""
-        wanted = list(load.expected)
-        expressions = [
-            sql.SQL("count(*)")
-            if name == ROW_COUNT
-            else sql.SQL("sum({})").format(sql.Identifier(name[4:-1]))
-            for name in wanted
-        ]
-        cursor.execute(
-            sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(expressions), self._name(load.table.name))
-        )
-        found = cursor.fetchone()
-        checks = [
-            Check(load.table.name, name, number_text(load.expected[name]), number_text(value))
-            for name, value in zip(wanted, found, strict=True)
-        ]
-        keys = _key_names(load.table)
-        cursor.execute(
-            "SELECT count(*) FROM pg_constraint WHERE conrelid = %s::regclass AND conname = ANY(%s::name[]) AND "
-            "convalidated",
-            (self._name(load.table.name).as_string(cursor), keys),
-        )
-        checks.append(Check(load.table.name, "enforced keys", str(len(keys)), str(_only_value(cursor))))
-        return checks
-
-    def _create(self, table: Table, name: str, clause: sql.Composable | None = None) -> sql.Composable:
-        definitions = sql.SQL(", ").join(_definition(column) for column in table.columns)
-        comments = [self._table_comment(name, table), *(self._column_comment(name, c) for c in table.columns)]
-        create = sql.SQL("CREATE TABLE {} ({})").format(self._name(name), definitions)
-        return sql.SQL("; ").join([create + clause if clause else create, *comments])
-
-    def _table_comment(self, name: str, table: Table) -> sql.Composed:
-        return sql.SQL("COMMENT ON TABLE {} IS {}").format(self._name(name), sql.Literal(table.comment))
-
-    def _column_comment(self, name: str, column: Column) -> sql.Composed:
-        return sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
-            self._name(name), sql.Identifier(column.name), sql.Literal(column.comment)
-        )
-
-    def _keys(self, table: Table, name: str) -> Iterable[sql.Composable]:
-        for constraint, definition in _constraints(table):
-            yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
-                self._name(name), sql.Identifier(NEW_TABLE.format(constraint)), definition
-            )
-
-    def _foreign_key(self, table: Table, key: Any) -> sql.Composable:
-        return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({})").format(
-            self._name(table.name),
-            sql.Identifier(_foreign_key_name(table, key)),
-            identifiers(key.columns),
-            self._name(key.table),
-            identifiers(key.referenced),
-        )
-
-    def _create_views(self, cursor: Any, views: Sequence[View]) -> None:
-        """Make or replace the views. Replacing keeps the grants; where columns changed, a view is made anew with them.
-
-        Views that stand on such a one are made anew, too: they follow it in the sequence.
-        """
-        cursor.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(self.schema)))
-        # Whose rights a view reads with (security_invoker) is one of its options, which replacing would reset.
-        options = view_options(cursor, self.schema)
-        granted: dict[str, list[Right]] = {}
-        for number, view in enumerate(views):
-            head = sql.SQL("VIEW {}{} AS ").format(self._name(view.name), options.get(view.name, sql.SQL("")))
-            definition = head + sql.SQL(view.sql("postgres"))
-            cursor.execute("SAVEPOINT view")
-            try:
-                cursor.execute(sql.SQL("CREATE OR REPLACE ") + definition)
-            except psycopg2.errors.InvalidTableDefinition:
-                cursor.execute("ROLLBACK TO SAVEPOINT view")
-                anew = [view.name]
-                for other in views[number + 1 :]:
-                    if not other.reads.isdisjoint(anew):
-                        anew.append(other.name)
-                there = self._present(cursor, "v") & set(anew)
-                granted |= {name: rights(cursor, self._name(name)) for name in there}
-                names = sql.SQL(", ").join(map(self._name, anew))
-                cursor.execute(sql.SQL("DROP VIEW IF EXISTS {}").format(names))
-                cursor.execute(sql.SQL("CREATE ") + definition)
-            cursor.execute(
-                sql.SQL("COMMENT ON VIEW {} IS {}").format(self._name(view.name), sql.Literal(view.comment))
-            )
-        close(cursor, self.schema, list(granted))
-        for name, those in granted.items():
-            grant(cursor, self._name(name), those, self._columns(cursor, name))
-
-    def _rename(self, old: str, new: str) -> sql.Composable:
-        return sql.SQL("ALTER TABLE {} RENAME TO {}").format(self._name(old), sql.Identifier(new))
-
-    def _name(self, name: str) -> sql.Identifier:
-        return sql.Identifier(self.schema, name)
-
-
-def _staged(load: Load) -> str:
-    return (NEW_TABLE if load.whole else CHANGES_TABLE).format(load.table.name)
-
-
-def _old(table: Table) -> str:
-    return f"_old_{table.name}"
-
-
-def _definition(column: Column) -> sql.Composable:
-    kind = "jsonb" if column.is_json else column.type.sql(dialect="postgres")
-    null = "" if column.nullable else " NOT NULL"
-    return sql.SQL("{} " + kind + null).format(sql.Identifier(column.name))
-
-
-def _constraints(table: Table) -> list[tuple[str, sql.Composable]]:
-    keys = [(f"{table.name}_pkey", "PRIMARY KEY ({})", table.primary_key)]
-    keys += [(f"{table.name}_{'_'.join(columns)}_key", "UNIQUE ({})", columns) for columns in table.unique]
-    return [(name, sql.SQL(form).format(identifiers(columns))) for name, form, columns in keys]
-
-
-def _same_key(table: Table) -> sql.Composable:
-    same = (sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in table.primary_key)
-    return sql.SQL(" AND ").join(same)
-
-
-def _key_names(table: Table) -> list[str]:
-    """The names of the constraints that the table is declared to have."""
-    foreign_keys = [_foreign_key_name(table, key) for key in table.foreign_keys]
-    return [name for name, _ in _constraints(table)] + foreign_keys
-
-
-def _foreign_key_name(table: Table, key: Any) -> str:
-    return f"{table.name}_{'_'.join(key.columns)}_fkey"
-
-
-@contextmanager
-def _stopped_by_signals(connection: Any) -> Iterator[None]:
-    """Have Ctrl-C and `kill` cancel the statement under way: Python hears of them only when it has ended.
-
-    A wait callback of psycopg2's would do it, too, but for all threads and without its COPY and connect_timeout.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    hearing, told_of = socket.socketpair()
-    told_of.setblocking(False)
-
-    def listen() -> None:
-        while number := hearing.recv(1):
-            if number[0] in (signal.SIGINT, signal.SIGTERM):
-                with suppress(psycopg2.Error):
-                    connection.cancel()
-            # Another connection's, around this one.
-            if before != -1:
-                os.write(before, number)
-
-    listening = threading.Thread(target=listen, daemon=True)
-    before = signal.set_wakeup_fd(told_of.fileno())
-    listening.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        told_of.close()
-        listening.join()
-        hearing.close()
-
-
-def _encoding_problem(connection: Any) -> str | None:
-    encoding = connection.get_parameter_status("server_encoding")
-    if encoding == "UTF8":
-        return None
-    return (
-        f"the database's encoding is {encoding}, which cannot hold every text; make one with ENCODING 'UTF8'"
-    )
-
-
-def _only_value(cursor: Any) -> Any:
-    return cursor.fetchone()[0]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 from sqlglot import exp
 
 import jobs.warehouse.bigquery as bigquery_module
-import jobs.warehouse.postgres as postgres_module
 from jobs.reconcile import keyed_measures
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load, Measures, Published, Warehouse, number_text
 from jobs.warehouse.bigquery import BigQueryWarehouse
 from jobs.warehouse.declarations import Table, tables, views
@@ -153,7 +153,7 @@ class BigQuery:
 def both(postgres: str, bigquery: BigQueryEmulator) -> tuple[Postgres, BigQuery]:
     """The two warehouses, with the same rows of all tables published to either."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres_module, "copy_rows", copy_without_spark)
+        patch.setattr(postgres_publication, "copy_rows", copy_without_spark)
         patch.setattr(bigquery_module, "load_rows", load_without_spark)
         return Postgres(postgres), BigQuery(bigquery)
 

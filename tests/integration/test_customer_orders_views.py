@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import jobs.warehouse.postgres as postgres_module
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -38,7 +38,7 @@ def order(number: int, customer: str | None, segment: str | None, amount: str, d
 
 
 def test_segments_and_months(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     rows = [
         order(1, "c1", "Premium", "60.0000", date(2023, 12, 31)),
         order(2, "c1", "Premium", "15.5000", date(2024, 1, 1)),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-import jobs.warehouse.postgres as postgres_module
 from jobs.build_events import build_events
 from jobs.publish import publish
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -50,7 +50,7 @@ ROWS = [
 @pytest.fixture
 def published(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Query:
     """A query on a warehouse to which ROWS and the views over them were published."""
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     rows = arrow_rows("events", ROWS)
     load = Load(tables()["events"], rows, True, Published("events", 1), {"row_count": len(ROWS)})
     with PostgresWarehouse(warehouse_url, "analytics").publishing() as publication:

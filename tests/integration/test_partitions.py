@@ -17,9 +17,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 import jobs.warehouse.partitions as partitions_module
-import jobs.warehouse.postgres as postgres_module
 from jobs.errors import CheckFailed, UserAnalyticsError
 from jobs.transforms.keys import time_ordered_id
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load
 from jobs.warehouse.declarations import tables
 from jobs.warehouse.partitions import END, EPOCH, first_uuid, following, may_be_partitioned
@@ -62,8 +62,8 @@ def small_limits(declare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(partitions_module, "PARTITIONED_FROM_ROWS", 10)
     monkeypatch.setattr(partitions_module, "REBUILT_FROM_ROWS", 3)
     monkeypatch.setattr(partitions_module, "rows_by_month", months_without_spark)
-    monkeypatch.setattr(postgres_module, "rows_by_month", months_without_spark)
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "rows_by_month", months_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     monkeypatch.setattr(Shop, "frame", lambda _, name, rows, whole: arrow_rows(name, rows, whole))
 
 

@@ -19,8 +19,8 @@ import psycopg2.extensions
 import pytest
 from pyspark.sql import SparkSession
 
-import jobs.warehouse.postgres as postgres_module
 from jobs.errors import CheckFailed, TableLocked, UserAnalyticsError
+from jobs.warehouse import postgres_connection, postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -214,14 +214,14 @@ def test_a_failing_check_rolls_everything_back(shop: Shop, whole: bool) -> None:
         return original(publication, cursor, load)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres_module.PostgresPublication, "_checks", look)
+        patch.setattr(postgres_publication.PostgresPublication, "_checks", look)
         with pytest.raises(CheckFailed, match=r"sales: sum\(amount\) is 10.75, the mart has 10.76"):
             shop.commit(*loads)
     assert shop.content() == before
     assert set(map(str, seen_meanwhile)) <= {"[(1,)]"}
 
 
-_checks = postgres_module.PostgresPublication._checks
+_checks = postgres_publication.PostgresPublication._checks
 
 
 def test_rows_that_break_a_key_are_refused_in_one_line(shop: Shop) -> None:
@@ -253,7 +253,7 @@ def test_only_declared_keys_are_counted(shop: Shop) -> None:
 @pytest.fixture
 def without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash test publishes some hundred times."""
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     monkeypatch.setattr(Shop, "frame", lambda _, name, rows, whole: arrow_rows(name, rows, whole))
 
 
@@ -301,7 +301,7 @@ def test_a_connection_that_breaks_ends_in_one_line(shop: Shop, monkeypatch: pyte
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(postgres_module.PostgresPublication, "_create_views", break_connection)
+        patch.setattr(postgres_publication.PostgresPublication, "_create_views", break_connection)
         with pytest.raises(
             UserAnalyticsError, match=r"PostgreSQL: (terminating|server closed the) connection"
         ) as caught:
@@ -326,7 +326,7 @@ def test_a_commit_whose_answer_is_lost_is_not_done_again(shop: Shop, monkeypatch
 
     with monkeypatch.context() as patch:
         connect = functools.partial(psycopg2.connect, connection_factory=Connection)
-        patch.setattr(postgres_module, "psycopg2", FusedModule(connect))
+        patch.setattr(postgres_connection, "psycopg2", FusedModule(connect))
         with pytest.raises(UserAnalyticsError, match="server closed the connection"):
             second(shop)
     # The next publication sees that all is there.
@@ -345,7 +345,7 @@ def test_a_second_publisher_waits_for_the_first(shop: Shop, monkeypatch: pytest.
         with shop.warehouse.publishing() as publication:
             entered.append(f"second sees version {publication.published['sales'].version}")
 
-    monkeypatch.setattr(postgres_module.log, "info", lambda text, *_: "waiting" in text and waits.set())
+    monkeypatch.setattr(postgres_publication.log, "info", lambda text, *_: "waiting" in text and waits.set())
     with shop.warehouse.publishing() as publication:
         other = threading.Thread(target=publish_too)
         other.start()
@@ -449,11 +449,11 @@ def test_rights_are_exactly_those_of_before(
     )
     during: list[str] = []
 
-    def look(*arguments: Any, original: Any = postgres_module.PostgresPublication._switch) -> Any:
+    def look(*arguments: Any, original: Any = postgres_publication.PostgresPublication._switch) -> Any:
         during.extend(may_read(shop, dashboard))
         return original(*arguments)
 
-    monkeypatch.setattr(postgres_module.PostgresPublication, "_switch", look)
+    monkeypatch.setattr(postgres_publication.PostgresPublication, "_switch", look)
     # What is made from now on is for the dashboard; of what is there, single columns of one table and a view are.
     shop.query(
         f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {dashboard}, PUBLIC; "

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import jobs.summary as summary
-import jobs.warehouse.postgres as postgres_module
 from jobs.cli import main
 from jobs.errors import UserAnalyticsError
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -32,7 +32,7 @@ def line(number: int, customer: str, price: str) -> tuple[Any, ...]:
 @pytest.fixture(autouse=True)
 def published(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A warehouse with two purchases and the views over them, as WAREHOUSE_URL."""
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     rows = arrow_rows("user_purchase", [line(1, "7", "1.5000"), line(2, "8", "9.9900")])
     load = Load(tables()["user_purchase"], rows, True, Published("purchases", 1), {"row_count": 2})
     with PostgresWarehouse(warehouse_url, "analytics").publishing() as publication:

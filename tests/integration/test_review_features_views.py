@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import jobs.warehouse.postgres as postgres_module
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -84,7 +84,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
 @pytest.fixture
 def published(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Query:
     """A query on a warehouse to which ROWS and the views over them were published."""
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     publish(warehouse_url, ROWS)
     return lambda text: query(warehouse_url, text)
 
@@ -143,7 +143,7 @@ def test_correlation_is_over_customers_with_both_sides(published: Query) -> None
 def test_correlation_of_too_few_customers_is_unknown(
     warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     publish(
         warehouse_url,
         {"user_purchase": [line(1, "1", "a", 1, "1.00")], "movie_review": [review(1, "b", True)]},
@@ -158,7 +158,7 @@ def test_real_purchases_and_reviews(
     warehouse_url: str, monkeypatch: pytest.MonkeyPatch, shared_data: Path
 ) -> None:
     """The purchases of OnlineRetail.csv.gz with the review counts of movie_review.csv.gz."""
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     customers = {"13748", "16029", "17920"}
     purchases, reviews = [], []
     with gzip.open(shared_data / "OnlineRetail.csv.gz", "rt", encoding="utf-8", errors="replace") as file:

@@ -14,8 +14,8 @@ import psycopg2.errors
 import pytest
 
 import jobs.warehouse.partitions as partitions_module
-import jobs.warehouse.postgres as postgres_module
 from jobs.errors import UserAnalyticsError
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import Column, tables, views, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -43,7 +43,7 @@ class Roles:
 
 @pytest.fixture
 def roles(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Roles]:
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     database = warehouse_url.rsplit("/", 1)[1]
     ours = {name: f"{name}_{database}" for name in ("publisher", "dashboards")}
 

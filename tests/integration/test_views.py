@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import jobs.warehouse.postgres as postgres_module
+from jobs.warehouse import postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables, views_over
 from jobs.warehouse.postgres import PostgresWarehouse
@@ -115,7 +115,7 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
 @pytest.fixture
 def published(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[tuple[Any, ...]]]:
     """A query on a warehouse to which ROWS and all views were published."""
-    monkeypatch.setattr(postgres_module, "copy_rows", copy_without_spark)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy_without_spark)
     loads = [
         Load(tables()[n], arrow_rows(n, ROWS[n]), True, Published(n, 1), {"row_count": len(ROWS[n])})
         for n in tables()

@@ -21,13 +21,13 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-import jobs.warehouse.postgres as postgres_module
 from jobs.errors import ConfigurationError, UserAnalyticsError
-from jobs.warehouse import embedded
+from jobs.warehouse import embedded, postgres_publication
 from jobs.warehouse.base import Load, Published
 from jobs.warehouse.declarations import tables
 from jobs.warehouse.embedded import NOBODY, EmbeddedPostgres, binaries
-from jobs.warehouse.postgres import PostgresPublication, PostgresWarehouse
+from jobs.warehouse.postgres import PostgresWarehouse
+from jobs.warehouse.postgres_sql import Statements
 from tests.warehouses import arrow_rows, copy_without_spark, query
 
 pytestmark = pytest.mark.integration
@@ -45,7 +45,7 @@ def rows_without_spark(monkeypatch: pytest.MonkeyPatch) -> None:
         except AssertionError as error:  # what a task gives back in place of a count
             raise UserAnalyticsError(f"publish {load.table.name}: {error}") from None
 
-    monkeypatch.setattr(postgres_module, "copy_rows", copy)
+    monkeypatch.setattr(postgres_publication, "copy_rows", copy)
 
 
 def load(rows: list[tuple[int, str]], version: int, whole: bool) -> Load:
@@ -230,7 +230,7 @@ def test_a_statement_that_waits_can_be_stopped(warehouse_url: str) -> None:
 def test_building_keys_can_be_stopped(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(warehouse_url, ONE, 1)
     with monkeypatch.context() as patch, stopped_once(warehouse_url, "wait_event = 'PgSleep'"):
-        patch.setattr(PostgresPublication, "_keys", lambda *_: [sql.SQL("SELECT pg_sleep(60)")])
+        patch.setattr(Statements, "keys", lambda *_: [sql.SQL("SELECT pg_sleep(60)")])
         publish(warehouse_url, TWO, 2)
     assert content(warehouse_url) == (ONE, [(1,)], [])
     publish(warehouse_url, TWO, 2)
