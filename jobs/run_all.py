@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from jobs.analyze_orders import analyze_orders
@@ -183,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "run",
                     settings,
                     options.warn_only,
-                    has_little_to_do=lambda run: has_little_to_do(run, options.feeds),
+                    has_little_to_do=partial(has_little_to_do, feeds=options.feeds),
                 ) as run,
                 reported(run) as written,
             ):

@@ -17,6 +17,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from jobs.context import add_warn_only, job_main, open_run, parser
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name := f"stage {feed.name}",
                 Settings.from_env(),
                 options.warn_only,
-                has_little_to_do=lambda run: has_little_to_stage(run, [feed.name]),
+                has_little_to_do=partial(has_little_to_stage, feeds=[feed.name]),
             ) as run,
             recorded(run),
             run.step(name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,6 @@ def test_a_damaged_log_is_left_to_spark(logs: RawZone, told: dict[str, bool]) ->
     assert is_little(logs)
     log = Path(logs.settings.lake_uri) / "marts" / "fact_user_actions" / "_delta_log"
     (log / "00000000000000000001.json").write_text("no JSON")
-    with open_run("test", logs.settings, has_little_to_do=lambda run: has_little_to_do(run, ["logs"])) as run:
+    with open_run("test", logs.settings, has_little_to_do=partial(has_little_to_do, feeds=["logs"])) as run:
         assert run.spark
     assert told["quick"] is False
