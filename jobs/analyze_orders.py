@@ -14,12 +14,11 @@ from collections.abc import Sequence
 
 from jobs.build_customer_orders import MART as CUSTOMER_ORDERS
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.datasets import Dataset
 from jobs.lake.marts import bring_to, declared, mart_table, source_mark
 from jobs.lake.results import write_result
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.spark import local_rows
 from jobs.transforms.order_analysis import analysis_results, order_analysis
 
@@ -63,16 +62,7 @@ def analyze_orders(run: RunContext) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Analyse orders; there are no arguments."""
     parser(__doc__, "analyze-orders").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("analyze-orders", Settings.from_env()) as run,
-            recorded(run),
-            run.step("analyze orders"),
-        ):
-            analyze_orders(run)
-
-    return job_main(body)
+    return one_step("analyze-orders", analyze_orders)
 
 
 if __name__ == "__main__":

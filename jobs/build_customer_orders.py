@@ -15,13 +15,12 @@ import sys
 from collections.abc import Sequence
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.enrich_customers import enrich_customers, staged
 from jobs.lake.intermediates import FOLDER as WORK
 from jobs.lake.marts import bring_to, declared, mart_table
 from jobs.measure_orders import measure_orders
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.transforms.customers import customer_orders
 
 MART = "customer_orders"
@@ -48,16 +47,7 @@ def build_customer_orders(run: RunContext) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build customer_orders; there are no arguments."""
     parser(__doc__, "build-customer-orders").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("build-customer-orders", Settings.from_env()) as run,
-            recorded(run),
-            run.step("build customer orders"),
-        ):
-            build_customer_orders(run)
-
-    return job_main(body)
+    return one_step("build-customer-orders", build_customer_orders)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.feeds.purchases import PURCHASES
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.transforms.keys import KEY
 from jobs.transforms.purchases import user_purchases
 
@@ -47,16 +46,7 @@ def build_purchases(run: RunContext) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build user_purchase; there are no arguments."""
     parser(__doc__, "build-purchases").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("build-purchases", Settings.from_env()) as run,
-            recorded(run),
-            run.step("build purchases"),
-        ):
-            build_purchases(run)
-
-    return job_main(body)
+    return one_step("build-purchases", build_purchases)
 
 
 if __name__ == "__main__":

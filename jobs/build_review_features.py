@@ -20,14 +20,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.feeds.reviews import REVIEWS
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
 from jobs.models.files import chosen_version, load_model
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.spark import session_settings
 from jobs.transforms.sentiment import SentimentModel, score
 
@@ -112,16 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="latest: the model trained last in this lake, else the shipped one (default); shipped; or a version",
     )
     options = arguments.parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("build-review-features", Settings.from_env()) as run,
-            recorded(run),
-            run.step("build review features"),
-        ):
-            build_review_features(run, options.model)
-
-    return job_main(body)
+    return one_step("build-review-features", lambda run: build_review_features(run, options.model))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.feeds.logs import LOGS
 from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.spark import computed_once
 from jobs.transforms.keys import KEY, require_distinct
 from jobs.transforms.star_schema import DIMENSIONS, Dimension, dimension_members, user_actions
@@ -106,16 +105,7 @@ def _drop_unused_members(run: RunContext, dimension: Dimension) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build the star schema; there are no arguments."""
     parser(__doc__, "build-star-schema").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("build-star-schema", Settings.from_env()) as run,
-            recorded(run),
-            run.step("build star schema"),
-        ):
-            build_star_schema(run)
-
-    return job_main(body)
+    return one_step("build-star-schema", build_star_schema)
 
 
 if __name__ == "__main__":

@@ -21,15 +21,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.errors import UserAnalyticsError
 from jobs.feeds.users import USERS
 from jobs.geolocation.cache import LocationCache, with_locations
 from jobs.lake.marts import SourceChanges, apply_changes, changes_since, declared, mart_table, source_mark
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.spark import computed_once, kept_on_disk, local_rows
 from jobs.transforms.keys import KEY
 from jobs.transforms.users import users, users_history
@@ -114,16 +113,7 @@ def _follow(
 def main(argv: Sequence[str] | None = None) -> int:
     """Build users and users_history; there are no arguments."""
     parser(__doc__, "build-users").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("build-users", Settings.from_env()) as run,
-            recorded(run),
-            run.step("build users"),
-        ):
-            build_users(run)
-
-    return job_main(body)
+    return one_step("build-users", build_users)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, parser
 from jobs.feeds.customers import CUSTOMERS
 from jobs.feeds.orders import ORDERS
 from jobs.lake.intermediates import intermediate
 from jobs.lake.staging import staging_table
 from jobs.lake.tables import LakeTable
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.spark import local_rows
 from jobs.transforms.customers import enriched_customers
 
@@ -99,16 +98,7 @@ def enrich_customers(run: RunContext, source: Staged | None = None) -> DataFrame
 def main(argv: Sequence[str] | None = None) -> int:
     """Enrich customers; there are no arguments."""
     parser(__doc__, "enrich-customers").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("enrich-customers", Settings.from_env()) as run,
-            recorded(run),
-            run.step("enrich customers"),
-        ):
-            enrich_customers(run)
-
-    return job_main(body)
+    return one_step("enrich-customers", enrich_customers)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.geolocation import cache_days, open_provider
 from jobs.geolocation.addresses import public_address, reason
 from jobs.geolocation.base import Location, Provider, ProviderUnavailable
 from jobs.geolocation.cache import KEY, LocationCache, with_locations
 from jobs.lake.marts import apply_changes, changes_since, declared, mart_table
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 
 SOURCE = "ip_addresses"
 # So many batches of a provider are kept in one commit: of ip-api's, a minute's quota.
@@ -120,16 +119,7 @@ def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Locate users; there are no arguments."""
     parser(__doc__, "locate-users").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("locate-users", Settings.from_env()) as run,
-            recorded(run),
-            run.step("locate users"),
-        ):
-            locate_users(run)
-
-    return job_main(body)
+    return one_step("locate-users", locate_users)
 
 
 if __name__ == "__main__":

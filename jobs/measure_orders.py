@@ -14,11 +14,10 @@ from collections.abc import Sequence
 
 from pyspark.sql import DataFrame
 
-from jobs.context import RunContext, job_main, open_run, parser
+from jobs.context import RunContext, parser
 from jobs.enrich_customers import Staged, staged
 from jobs.lake.intermediates import intermediate
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 from jobs.transforms.customers import order_metrics
 
 
@@ -34,16 +33,7 @@ def measure_orders(run: RunContext, source: Staged | None = None) -> DataFrame:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure orders; there are no arguments."""
     parser(__doc__, "measure-orders").parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("measure-orders", Settings.from_env()) as run,
-            recorded(run),
-            run.step("measure orders"),
-        ):
-            measure_orders(run)
-
-    return job_main(body)
+    return one_step("measure-orders", measure_orders)
 
 
 if __name__ == "__main__":

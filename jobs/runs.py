@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from jobs import __version__
 from jobs.console import log
-from jobs.context import RunContext, Step
+from jobs.context import RunContext, Step, job_main, open_run
 from jobs.datasets import as_json
 from jobs.errors import RejectedShareExceeded, RuleFailed
 from jobs.lake.tables import Lake, LakeTable
@@ -63,6 +63,20 @@ def recorded(run: RunContext) -> Iterator[None]:
             log.warning("the run could not be recorded: %s", type(error).__name__)
             if outcome != "failed":
                 raise
+
+
+def one_step(command: str, do: Callable[[RunContext], object]) -> int:
+    """What a command does that is one step of a run, recorded. Gives the exit code."""
+
+    def body() -> None:
+        with (
+            open_run(command, Settings.from_env()) as run,
+            recorded(run),
+            run.step(command.replace("-", " ")),
+        ):
+            do(run)
+
+    return job_main(body)
 
 
 def record_new_columns(run: RunContext, columns: Mapping[str, Sequence[Column]]) -> None:

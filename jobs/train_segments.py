@@ -17,14 +17,13 @@ import sys
 from collections.abc import Sequence
 
 from jobs.console import log
-from jobs.context import RunContext, job_main, open_run, parser, writes
+from jobs.context import RunContext, parser, writes
 from jobs.datasets import Dataset
 from jobs.enrich_customers import enrich_customers, staged
 from jobs.lake.intermediates import FOLDER as WORK
 from jobs.lake.results import read_result, write_result
 from jobs.models.segments import train_and_measure
-from jobs.runs import recorded
-from jobs.settings import Settings
+from jobs.runs import one_step
 
 RESULT = "model_results.json"
 SEED = 7
@@ -73,16 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(__doc__, "train-segments")
     arguments.add_argument("--seed", type=seed, default=SEED, help="of the forest (default: %(default)s)")
     options = arguments.parse_args(argv)
-
-    def body() -> None:
-        with (
-            open_run("train-segments", Settings.from_env()) as run,
-            recorded(run),
-            run.step("train segments"),
-        ):
-            train_segments(run, options.seed)
-
-    return job_main(body)
+    return one_step("train-segments", lambda run: train_segments(run, options.seed))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import jobs.runs
 from jobs.build_events import month_name
 from jobs.feeds import FEEDS
 from jobs.maintain_lake import LEAST_KEEP_DAYS, MOST_KEEP_DAYS
@@ -106,7 +107,10 @@ def test_every_application_exists_and_takes_its_arguments(
         job = importlib.import_module(f"jobs.{file.stem}")
         # main() parses its arguments and hands the rest over: here, to nobody.
         ran: list[object] = []
-        monkeypatch.setattr(job, "job_main", lambda body, ran=ran: ran.append(body) or 0)
+        for module in (job, jobs.runs):
+            monkeypatch.setattr(
+                module, "job_main", lambda body, ran=ran: ran.append(body) or 0, raising=False
+            )
         assert job.main(task["arguments"]) == 0, name
         assert len(ran) == 1, name
 
