@@ -92,7 +92,7 @@ class TableLocks:
         """Hold the locks of tables, such as `staging/logs`, inside the block; those that this thread has stay with it.
 
         Raises TableLocked when another run has one for longer than wait_seconds, LockLost at the end of the block when
-        one was lost meanwhile.
+        one was lost meanwhile, and at its beginning when one was that this thread has.
         """
         mine: dict[str, Lock] = self._mine.__dict__
         taken: list[Lock] = []
@@ -112,6 +112,9 @@ class TableLocks:
                     lock.beat()
                 if not beating.is_alive():
                     beating.start()
+            # What is written inside follows from what was seen under those that this thread had before.
+            for lock in mine.values():
+                lock.require()
             try:
                 yield
             except Exception as error:

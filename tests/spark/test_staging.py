@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import generate_samples
-from jobs.errors import KeyCollision
+from jobs.errors import KeyCollision, LockLost
+from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.lake import staging
 from jobs.lake.ledger import Ledger
+from jobs.lake.locks import TableLocks, read_holder
 from jobs.lake.tables import LakeTable
 from jobs.transforms.keys import KEY
 from tests.lakes import all_rows_are_many
@@ -333,6 +336,50 @@ def test_a_file_that_lost_its_rows_to_a_killed_run_and_is_gone_is_recounted(
     zone.stage()
     assert zone.counts() == {"a.jsonl": (2, 1, 1, 0), "b.jsonl": (1, 1, 0, 0)}
     assert zone.ledger()["a.jsonl"].is_recount
+
+
+@pytest.mark.parametrize("stopped_before", ["write_quarantine", "Ledger.write"])
+def test_a_run_that_slept_until_another_took_its_lock_over_writes_nothing_more(
+    lake: Callable[..., RawZone], monkeypatch: pytest.MonkeyPatch, stopped_before: str
+) -> None:
+    """It asked for the lock of the table that it wrote only, not for its feed's, under which it had read the files."""
+    zone = lake("logs")
+    zone.put({"a.jsonl": json_lines(x(), "garbage")})
+    other = RawZone(zone.spark, zone.settings.lake_uri, "logs")
+    run = zone.run()
+    # It sleeps.
+    run.locks.beat_seconds = run.locks.expiry_seconds = 1000.0
+    hold, asleep = TableLocks.hold, [True]
+    table = {"write_quarantine": "staging/_quarantine", "Ledger.write": "staging/_ingested_files"}[
+        stopped_before
+    ]
+
+    def late(locks: TableLocks, *tables: str) -> AbstractContextManager[None]:
+        if tables == (table,) and asleep:
+            asleep.clear()
+            taken_over(zone, "staging/logs")
+            zone.put({"a.jsonl": json_lines(Y, "other garbage")}, day=2)
+            other.stage()
+            # What it does first when it goes on.
+            run.locks.beat()
+        return hold(locks, *tables)
+
+    monkeypatch.setattr(TableLocks, "hold", late)
+    with pytest.raises(LockLost, match="another run took it over"):
+        staging.stage(run, FEEDS["logs"], max_rejected_share=1.0)
+    assert [entry.run_id == run.run_id for entry in Ledger(zone).history("logs")] == [False]
+    zone.stage()
+    assert users(zone) == [("y", "x")]
+    assert zone.rejected() == [("a.jsonl", ("malformed_json",), "other garbage")]
+    assert zone.counts() == {"a.jsonl": (2, 1, 0, 1)}
+
+
+def taken_over(zone: RawZone, table: str) -> None:
+    """Another run took a table's lock over, since it heard nothing of who had it, and has given it back."""
+    path = f"locks/{table}.json"
+    content, version = zone.store.fetch(path) or (b"", "")
+    given_back = replace(read_holder(path, content), token="another", released=True)
+    assert zone.store.swap(path, given_back.encode(), version)
 
 
 def test_two_natural_keys_with_one_hash_stop_before_anything_is_written(

@@ -253,6 +253,21 @@ def test_who_lost_a_lock_stops_before_the_next_commit(store: ObjectStore) -> Non
     require_lock_not_lost(f"/lake/{TABLE}")
 
 
+def test_who_lost_a_lock_begins_nothing_else_under_it(store: ObjectStore) -> None:
+    def work() -> None:
+        ours = locks(store, beat_seconds=NO_BEAT)
+        with ours.hold(TABLE):
+            _, version = store.fetch(PATH) or (b"", "")
+            assert store.swap(PATH, stranger().encode(), version)
+            ours.beat()
+            with ours.hold("staging/_ingested_files"):
+                pytest.fail("what it would write was made from what another run may have changed")
+
+    with pytest.raises(LockLost, match=f"{TABLE}: the lock was lost"):
+        work()
+    assert [holder.run_id for holder in holders(store)] == ["run-stranger"]
+
+
 class Faulty:
     """A store that can stop answering, before or after it did what it was asked for."""
 
