@@ -46,6 +46,7 @@ from jobs.lake.archive import (
     note_rewriting,
     note_rewritten,
     note_waiting,
+    require_feed_lock,
     version_of,
 )
 from jobs.lake.intermediates import remove_intermediates
@@ -237,6 +238,7 @@ def _rewrite(run: RunContext, search: Search, feed: Feed, file: RawFile, path: s
                 f"erase: {shown} was delivered anew meanwhile, which stays as it is; erase again"
             ) from None
     if not left.kept or path != file.path:
+        require_feed_lock(run, feed.name)
         run.store.delete(file.path)
     log.info("erase: %s, %d records removed", path, left.removed)
 

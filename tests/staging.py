@@ -6,6 +6,7 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from jobs.context import RunContext
 from jobs.feeds import FEEDS
 from jobs.feeds.mapping import SourceNames
 from jobs.lake.ledger import Ledger, LedgerEntry
-from jobs.lake.objects import object_store
+from jobs.lake.locks import read_holder
+from jobs.lake.objects import ObjectStore, object_store
 from jobs.lake.quarantine import quarantine_table
 from jobs.lake.staging import StageResult, stage, staging_table
 from jobs.settings import Settings
@@ -86,6 +88,14 @@ class RawZone:
     def reasons(self) -> dict[str, int]:
         """How many records break each rule."""
         return dict(Counter(reason for _, reasons, _ in self.rejected() for reason in reasons))
+
+
+def taken_over(store: ObjectStore, table: str) -> None:
+    """Another run took a table's lock over, since it heard nothing of who had it, and has given it back."""
+    path = f"locks/{table}.json"
+    content, version = store.fetch(path) or (b"", "")
+    given_back = replace(read_holder(path, content), token="another", released=True)
+    assert store.swap(path, given_back.encode(), version)
 
 
 def counts(entry: LedgerEntry) -> tuple[int, int, int, int]:

@@ -29,6 +29,7 @@ from jobs.lake.ledger import (
     paths_beside,
     rewritten_as,
 )
+from jobs.lake.locks import require_lock_not_lost
 from jobs.lake.objects import ObjectStore, RawFile, sha256_of
 from jobs.lake.raw import file_id
 
@@ -72,7 +73,7 @@ def archive(run: RunContext, feed: str, delivered_before: datetime, write: bool 
         current = Ledger(run).current(feed)
         chosen = archivable(list(run.store.list(f"{RAW}/{feed}")), current, delivered_before)
         for file in chosen if write else ():
-            _move(run.store, file.path, as_archived(file.path), overwrite=True)
+            _move(run, feed, file.path, as_archived(file.path))
     return chosen
 
 
@@ -104,7 +105,7 @@ def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
         with run.locks.hold(f"staging/{feed}"):
             note_rewriting(run, feed, [path])
             try:
-                _copy(run.store, as_archived(path), path, overwrite=False)
+                _copy(run, feed, as_archived(path), path, overwrite=False)
             except FileExistsError:
                 note_rewritten(run, feed, path)
                 raise UserAnalyticsError(
@@ -113,8 +114,14 @@ def restore(run: RunContext, paths: Sequence[str]) -> list[str]:
             there_now = version_of(run.store, path)
             note_rewritten(run, feed, path, there_now and rewritten_as(there_now))
             # Last: without it, nothing is left to be done again.
+            require_feed_lock(run, feed)
             run.store.delete(as_archived(path))
     return wanted
+
+
+def require_feed_lock(run: RunContext, feed: str) -> None:
+    """Raise LockLost when this run lost the lock of a feed: another one may have replaced or moved its files since."""
+    require_lock_not_lost(run.settings.lake_path("staging", feed))
 
 
 def note_rewriting(run: RunContext, feed: str, paths: Sequence[str]) -> None:
@@ -206,18 +213,20 @@ def _is_rewritten(file: RawFile, entry: LedgerEntry | None, staged: Collection[t
     )
 
 
-def _move(store: ObjectStore, source: str, target: str, overwrite: bool) -> None:
+def _move(run: RunContext, feed: str, source: str, target: str) -> None:
     """Copy, compare, then remove; after a kill between, moving again ends the same."""
-    _copy(store, source, target, overwrite)
-    store.delete(source)
+    _copy(run, feed, source, target, overwrite=True)
+    require_feed_lock(run, feed)
+    run.store.delete(source)
 
 
-def _copy(store: ObjectStore, source: str, target: str, overwrite: bool) -> None:
-    """Copy a file and compare.
+def _copy(run: RunContext, feed: str, source: str, target: str, overwrite: bool) -> None:
+    """Copy a file of a feed and compare.
 
     Whoever replaces a raw file holds the lock of the feed, as whoever moves one: no version is moved or removed unseen.
     Raises FileExistsError when overwrite is False and something else is in the target's place.
     """
+    store = run.store
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "file"
         with store.open(source) as stream, copy.open("wb") as out:
@@ -225,6 +234,7 @@ def _copy(store: ObjectStore, source: str, target: str, overwrite: bool) -> None
         with copy.open("rb") as done:
             digest = sha256_of(done)
         if store.digest(target) != digest:
+            require_feed_lock(run, feed)
             store.put(copy, target, digest, overwrite, lambda sent: None)
     with store.open(target) as stream:
         arrived = sha256_of(stream)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from jobs.erase_person import Found, erase, search_for, survey
 from jobs.erasure.person import person
 from jobs.erasure.tables import begin_anew, persons_rows, remove_history
 from jobs.erasure.traces import Trace
-from jobs.errors import UserAnalyticsError
+from jobs.errors import LockLost, UserAnalyticsError
 from jobs.feeds import FEEDS
 from jobs.geolocation.base import Location
 from jobs.geolocation.cache import LocationCache
-from jobs.lake.archive import note_rewriting
+from jobs.lake.archive import archive, note_rewriting
 from jobs.lake.ledger import Ledger, LedgerEntry, next_batch
+from jobs.lake.objects import LocalStore
 from jobs.lake.staging import SAME_KEY, stage, staging_table
 from jobs.origins import ORIGINS
 from jobs.run_all import run_all
@@ -38,7 +39,7 @@ from jobs.warehouse.postgres import PostgresWarehouse
 from tests.lakes import Lake
 from tests.records import unread_forms
 from tests.services import ObjectStore
-from tests.staging import DAY
+from tests.staging import DAY, taken_over
 from tests.warehouses import query
 from tests.write_points import Killed, WritePoints, dying
 
@@ -345,6 +346,36 @@ def test_a_correction_that_comes_meanwhile_stays_and_is_a_delivery_of_its_own(
     assert raw.read_text().splitlines() == archived.read_text().splitlines() == [header, bobs]
     rows = staging_table(lake, FEEDS["orders"]).read().collect()
     assert [(row.order_id, row.quantity) for row in rows] == [("o2", 9)]
+
+
+def test_an_erasure_that_slept_until_another_run_had_its_lock_removes_nobody_elses_file(
+    spark: SparkSession, tmp_lake: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archived file that it had brought back was archived again; it removed that one."""
+    lake, warehouse = Lake(spark, tmp_lake, warehouse_url), PostgresWarehouse(warehouse_url, "analytics")
+    deliver(Path(tmp_lake), {"orders"})
+    stage(lake.run(), FEEDS["orders"])
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    archive(lake.run(), "orders", tomorrow)
+    run = lake.run("erase")
+    run.locks.beat_seconds = run.locks.expiry_seconds = 1000.0
+    put = LocalStore.put
+
+    def sleep(store: LocalStore, *arguments: Any) -> None:
+        put(store, *arguments)
+        monkeypatch.undo()
+        taken_over(store, "staging/orders")
+        stage(lake.run(), FEEDS["orders"])
+        archive(lake.run(), "orders", tomorrow)
+        # What it does first when it goes on.
+        run.locks.beat()
+
+    monkeypatch.setattr(LocalStore, "put", sleep)
+    with pytest.raises(LockLost):
+        erase(run, warehouse, search_for(run, person([], [CUSTOMER], [])))
+    [file] = Path(tmp_lake).rglob("a.csv")
+    header, _, bobs = ORDERS.splitlines()
+    assert file.read_text().splitlines() == [header, bobs]
 
 
 def test_what_was_not_staged_yet_is_delivered_when_it_was(

@@ -11,12 +11,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.cli import main
-from jobs.errors import ConfigurationError, UserAnalyticsError
+from jobs.context import RunContext
+from jobs.errors import ConfigurationError, LockLost, UserAnalyticsError
 from jobs.lake.archive import archive, note_waiting, restore
 from jobs.lake.objects import LocalStore
 from jobs.upload_files import upload
 from tests.records import event, json_lines
-from tests.staging import RawZone
+from tests.staging import RawZone, taken_over
 from tests.write_points import Killed
 
 pytestmark = pytest.mark.spark
@@ -228,6 +229,61 @@ def test_a_correction_waits_until_files_are_moved(
     assert ends == [1, 0], "it would have had to wait"
     zone.stage()
     assert zone.rows("user_id") == [("ann",), ("bea",)]
+
+
+def asleep(run: RunContext, moment: str, meanwhile: Callable[[], object]) -> RunContext:
+    """A run that sleeps at a moment until another one has taken its lock over and does something."""
+    root = run.settings.lake_uri
+    run.locks.beat_seconds = run.locks.expiry_seconds = 1000.0
+
+    def sleep() -> None:
+        taken_over(run.locks.store, "staging/logs")
+        meanwhile()
+        # What it does first when it goes on.
+        run.locks.beat()
+
+    run.store = Interrupted(Path(root), moment, sleep)
+    return run
+
+
+@pytest.mark.parametrize("moment", ["open raw/logs/a.jsonl", "open archive/logs/a.jsonl"])
+def test_an_archive_that_slept_until_another_run_had_its_lock_touches_no_correction(
+    spark: SparkSession, tmp_lake: str, tmp_path: Path, moment: str
+) -> None:
+    """One that was archived it wrote over, one in the raw zone it removed."""
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann"))})
+    zone.stage()
+    correction = tmp_path / "a.jsonl"
+    correction.write_text(json_lines(event("bea")))
+
+    def correct() -> None:
+        upload(zone.store, "logs", [correction], replace=True)
+        if moment.startswith("open raw"):
+            zone.stage()
+            assert archive(zone.run(), "logs", datetime.max.replace(tzinfo=UTC))
+
+    with pytest.raises(LockLost):
+        archive(asleep(zone.run(), moment, correct), "logs", DAY_3)
+    found = [path.read_bytes() for path in Path(tmp_lake).rglob("a.jsonl")]
+    assert correction.read_bytes() in found
+
+
+def test_a_restore_that_slept_until_another_run_had_its_lock_removes_no_file_for_good(
+    spark: SparkSession, tmp_lake: str
+) -> None:
+    zone = RawZone(spark, tmp_lake, "logs")
+    zone.put({"a.jsonl": json_lines(event("ann"))})
+    zone.stage()
+    archive(zone.run(), "logs", DAY_3)
+
+    def archive_again() -> None:
+        zone.stage()
+        assert archive(zone.run(), "logs", DAY_3)
+
+    with pytest.raises(LockLost):
+        restore(asleep(zone.run(), "open raw/logs/a.jsonl", archive_again), ["archive/logs/a.jsonl"])
+    assert [path.name for path in Path(tmp_lake).rglob("a.jsonl")] == ["a.jsonl"]
 
 
 def test_a_file_that_comes_back_does_not_replace_a_new_delivery(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from jobs.feeds import FEEDS
 from jobs.feeds.declaration import Feed
 from jobs.lake import staging
 from jobs.lake.ledger import Ledger
-from jobs.lake.locks import TableLocks, read_holder
+from jobs.lake.locks import TableLocks
 from jobs.lake.tables import LakeTable
 from jobs.transforms.keys import KEY
 from tests.lakes import all_rows_are_many
 from tests.records import csv_text, event, json_lines, purchase, purchases, reviews
-from tests.staging import RawZone, balanced
+from tests.staging import RawZone, balanced, taken_over
 
 pytestmark = pytest.mark.spark
 
@@ -357,7 +356,7 @@ def test_a_run_that_slept_until_another_took_its_lock_over_writes_nothing_more(
     def late(locks: TableLocks, *tables: str) -> AbstractContextManager[None]:
         if tables == (table,) and asleep:
             asleep.clear()
-            taken_over(zone, "staging/logs")
+            taken_over(zone.store, "staging/logs")
             zone.put({"a.jsonl": json_lines(Y, "other garbage")}, day=2)
             other.stage()
             # What it does first when it goes on.
@@ -372,14 +371,6 @@ def test_a_run_that_slept_until_another_took_its_lock_over_writes_nothing_more(
     assert users(zone) == [("y", "x")]
     assert zone.rejected() == [("a.jsonl", ("malformed_json",), "other garbage")]
     assert zone.counts() == {"a.jsonl": (2, 1, 0, 1)}
-
-
-def taken_over(zone: RawZone, table: str) -> None:
-    """Another run took a table's lock over, since it heard nothing of who had it, and has given it back."""
-    path = f"locks/{table}.json"
-    content, version = zone.store.fetch(path) or (b"", "")
-    given_back = replace(read_holder(path, content), token="another", released=True)
-    assert zone.store.swap(path, given_back.encode(), version)
 
 
 def test_two_natural_keys_with_one_hash_stop_before_anything_is_written(
