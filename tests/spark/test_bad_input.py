@@ -415,6 +415,21 @@ def test_unknown_csv_columns_are_kept_and_named(shop: RawZone, lines: dict[str, 
     assert shop.ledger()["unknown.csv"].unknown_columns == ["", "Channel"]
 
 
+def test_hundreds_of_columns_are_read_as_a_few_are(spark: SparkSession, tmp_lake: str) -> None:
+    zone = RawZone(spark, tmp_lake, "reviews")
+    others = [f"x{i}" for i in range(600)]
+    record = ",".join(others)
+    head = ",".join(["cid", "review_str", *others])
+    # One with a broken letter, the rest of which the next cell begins with, and one with an open quote.
+    lines = [f"1,good,{record}", f"2,good,{record}", f'3,good,"{record}', f"4,good,{record}"]
+    content = "\n".join([head, *lines]).encode().replace(b"2,good,x0,x1", b"2,good,\xc3,\xa4")
+    zone.put({"wide.csv": content})
+    zone.stage()
+    assert zone.counts() == {"wide.csv": (3, 1, 0, 2)}
+    assert zone.reasons() == {"invalid_utf8": 1, "unclosed_quote": 1}
+    assert zone.ledger()["wide.csv"].unknown_columns == sorted(others)
+
+
 def test_reviews_keep_their_text_and_are_told_apart_by_id_or_content(
     spark: SparkSession, tmp_lake: str
 ) -> None:
