@@ -12,6 +12,7 @@ from typing import Any
 from jobs.errors import ConfigurationError
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames
+from jobs.lake.raw import columns_by_field
 
 # A column of one of these names identifies a person wherever it stands: in feeds, staging and marts.
 ID_COLUMNS = ("customer_id", "user_id")
@@ -141,12 +142,8 @@ class Person:
         wanted = self.feed_ids(feed)
         if len(cells) != len(header):
             return any(self.has_id(column, cell) for column in wanted for cell in cells)
-        for column in wanted:
-            sources = {source.lower() for source in names[column]}
-            places = (i for i, name in enumerate(header) if name.strip().lower() in sources)
-            if any(self.has_id(column, cells[i]) for i in places):
-                return True
-        return False
+        places = columns_by_field(feed, {column: names[column] for column in wanted}, header)
+        return any(self.has_id(column, cells[i]) for column in wanted for i in places[column])
 
     def owns_json(self, feed: Feed, names: SourceNames, text: str) -> bool:
         """Whether a JSON record is the person's. In one that cannot be taken apart, an identifier anywhere counts."""

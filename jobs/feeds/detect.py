@@ -68,7 +68,7 @@ def _fits(feed: Feed, path: Path) -> bool:
         there = _first_members(store, found)
         needed = (*(f.name for f in feed.fields if f.required), *feed.recognised_by)
         return all(there.intersection(names[name]) for name in needed)
-    columns = columns_by_field(names, found.header)
+    columns = columns_by_field(feed, names, found.header)
     return all(columns[name] for name in feed.recognised_by)
 
 

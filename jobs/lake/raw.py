@@ -28,7 +28,7 @@ from pyspark.sql import types as T
 
 from jobs.errors import FileRefused
 from jobs.feeds.declaration import Feed, RawFormat
-from jobs.feeds.mapping import SourceNames
+from jobs.feeds.mapping import SourceNames, declared_sources
 from jobs.lake.objects import ObjectStore, RawFile
 from jobs.spark import local_rows
 from jobs.transforms.json_arrays import array_elements, array_problem
@@ -170,7 +170,7 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
         raise FileRefused(
             f"{file.path}: the header has {', '.join(quoted) or 'an unknown name'} more than once"
         )
-    found = columns_by_field(names, header)
+    found = columns_by_field(feed, names, header)
     for field, columns in found.items():
         if len(columns) > 1:
             both = " and ".join(repr(header[i]) for i in columns)
@@ -181,7 +181,7 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     if missing:
         wanted = "; ".join(f"{name} (as {' or '.join(names[name])})" for name in missing)
         raise FileRefused(
-            f"{file.path}: missing column: {wanted}{_other_separator(names, row, missing)}; {shown}"
+            f"{file.path}: missing column: {wanted}{_other_separator(feed, names, row, missing)}; {shown}"
         )
     return header
 
@@ -194,10 +194,10 @@ def _as_written(cell: str) -> str:
         return cell
 
 
-def _other_separator(names: SourceNames, row: Sequence[str], missing: Sequence[str]) -> str:
+def _other_separator(feed: Feed, names: SourceNames, row: Sequence[str], missing: Sequence[str]) -> str:
     """What to say where a missing column is there once a header is cut as many spreadsheets write it."""
     for mark, called in SEPARATORS.items():
-        found = columns_by_field(names, [cell.strip(' "') for cell in ",".join(row).split(mark)])
+        found = columns_by_field(feed, names, [cell.strip(' "') for cell in ",".join(row).split(mark)])
         if any(found[name] for name in missing):
             return (
                 f"; {called} stand between its columns, deliver it with commas there, and points in numbers"
@@ -205,12 +205,24 @@ def _other_separator(names: SourceNames, row: Sequence[str], missing: Sequence[s
     return ""
 
 
-def columns_by_field(names: SourceNames, header: Sequence[str]) -> dict[str, list[int]]:
-    """Field → positions in the header of the columns that fill it; letter case does not matter."""
-    return {
-        field: [i for i, name in enumerate(header) if name.lower() in {s.lower() for s in sources}]
-        for field, sources in names.items()
-    }
+def columns_by_field(feed: Feed, names: SourceNames, header: Sequence[str]) -> dict[str, list[int]]:
+    """Field → positions in the header of the columns that fill it; letter case does not matter.
+
+    A name that a mapping gives a field goes before those that are declared for it, as in JSON.
+    """
+    declared = declared_sources(feed)
+    places: dict[str, list[int]] = defaultdict(list)
+    for i, name in enumerate(header):
+        places[name.lower()].append(i)
+    found = {}
+    for field, sources in names.items():
+        there = [source for source in sources if source.lower() in places]
+        # In their declared order they are no mapping's: which of two is meant, nobody said.
+        is_mapped = sources != tuple(source for source in declared[field] if source in sources)
+        if there and is_mapped and (there[0] not in declared[field] or there[0] == sources[0]):
+            there = there[:1]
+        found[field] = sorted({i for source in there for i in places[source.lower()]})
+    return found
 
 
 def read(spark: SparkSession, lake_uri: str, feed: Feed, files: Sequence[InspectedFile]) -> DataFrame:
@@ -335,7 +347,7 @@ def _csv(
         *(F.encode(name, "ISO-8859-1").cast("string").alias(name) for name in [*cells, "_corrupt"]),
         _address(),
     )
-    found = columns_by_field(names, header)
+    found = columns_by_field(feed, names, header)
     dropped = {field.name for field in feed.fields if field.dropped}
     fields = [
         (
@@ -349,7 +361,8 @@ def _csv(
     secret = {i for name in feed.secrets for i in found[name]}
     if feed.secrets:
         # Under a name that nobody declared, a secret may come, too.
-        secret |= {i for i in unknown if SECRET_NAME.search(header[i])}
+        known = {source.lower() for name in feed.secrets for source in names[name]}
+        secret |= {i for i in unknown if SECRET_NAME.search(header[i]) or header[i].lower() in known}
     kept = [F.when(F.col(c).isNotNull(), MASK) if i in secret else F.col(c) for i, c in enumerate(cells)]
     extra = F.lit(None).cast("string")
     if unknown:

@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 from jobs.errors import RejectedShareExceeded
 from jobs.feeds.logs import LOGS
 from jobs.feeds.mapping import load_mapping
+from jobs.feeds.users import USERS
 from tests.records import PURCHASE_HEADER, csv_text, event, json_lines, purchase, purchases, reviews, zipped
 from tests.staging import RawZone, balanced
 
@@ -534,6 +535,22 @@ def test_a_mapping_reads_another_systems_records(spark: SparkSession, tmp_path: 
     assert (user, str(at), action, device, city) == ("ann", "2024-03-01 10:00:00", "PushEvent", None, "Bonn")
     assert json.loads(extra) == {"actor.id": "5", "actor.geo.zip": "53111", "repo": '{"name":"x"}'}
     assert zone.reasons() == {"actor_not_an_object": 1, "user_id_missing": 1}
+
+
+def test_a_mapped_column_counts_and_the_declared_one_beside_it_is_kept(
+    spark: SparkSession, tmp_path: Path, tmp_lake: str
+) -> None:
+    zone = RawZone(spark, tmp_lake, "users")
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text('{"login": "email", "hash": "password"}')
+    hashed = "0" * 32
+    head = "email,login,password,hash,first_name"
+    zone.put({"both.csv": f"{head}\nold@x.org,ann@x.org,plain,{hashed},Ann\nold@x.org,none,plain,,Bob\n"})
+    zone.stage(load_mapping(USERS, mapping))
+    extra = '{"email":"old@x.org","password":"***"}'
+    assert zone.rows("email", "password", "_extra") == [("ann@x.org", hashed, extra)]
+    ((_, reasons, record),) = zone.rejected()
+    assert (reasons, "plain" in record) == (("email_invalid",), False)
 
 
 def test_a_lake_whose_address_has_dots_in_it_is_the_same_lake(spark: SparkSession, tmp_lake: str) -> None:

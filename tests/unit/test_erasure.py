@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from jobs.erasure.person import Person, address_pattern, person, plain_part
 from jobs.erasure.raw_files import cut, may_name
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
-from jobs.feeds.mapping import declared_sources
+from jobs.feeds.mapping import declared_sources, load_mapping
 
 ANN = Person(("ann@x.org",), {"customer_id": ("17",), "user_id": ("17",)})
 
@@ -86,6 +87,14 @@ def test_csv_records_go_by_address_and_by_the_column_of_the_id() -> None:
     assert without("reviews", "\ufeff" + lines(header, *others)) == ("\ufeff" + lines(header, *others), 0, 3)
     # The last line may have no end.
     assert without("reviews", f"{header}\n5,x,r1\n17,y,r2") == (f"{header}\n5,x,r1\n", 1, 1)
+
+
+def test_of_a_mapped_csv_file_the_identifier_is_where_staging_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "mapping.json").write_text('{"client": "customer_id"}')
+    names = load_mapping(FEEDS["reviews"], tmp_path / "mapping.json")
+    text, out = lines("customer_id,client,review_str", "17,5,theirs of another shop", "5,17,x"), io.BytesIO()
+    assert cut(ANN, FEEDS["reviews"], names, io.BytesIO(text.encode()), out).removed == 1
+    assert out.getvalue().decode() == lines(*text.split("\r\n")[:2])
 
 
 def test_csv_records_that_cannot_be_taken_apart() -> None:

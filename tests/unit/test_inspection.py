@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from jobs.errors import ConfigurationError, FileRefused
 from jobs.feeds import FEEDS
 from jobs.feeds.detect import files_by_feed
-from jobs.feeds.mapping import declared_sources
+from jobs.feeds.mapping import declared_sources, load_mapping
 from jobs.lake.objects import LocalStore, RawFile
-from jobs.lake.raw import PEEK_BYTES, InspectedFile, inspect
+from jobs.lake.raw import PEEK_BYTES, InspectedFile, columns_by_field, inspect
 from tests.records import (
     PURCHASE_HEADER,
     event,
@@ -122,6 +122,31 @@ def test_a_csv_file_is_refused_with_the_reason(looked_at, content: str | bytes, 
         looked_at("purchases", content, "may.csv")
     assert str(raised.value).startswith("may.csv: ")
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "header", "found"),
+    [
+        ({"order_number": "order_id"}, "order_id,ORDER_NUMBER", [1]),
+        # Where a mapped name is not there, the declared ones hold as before; two of those are one too many.
+        ({"order_number": "order_id"}, "x,order_id", [1]),
+        ({"nr": "order_id", "order_number": "order_id"}, "order_id,order_number,nr", [2]),
+        ({"nr": "order_id", "order_number": "order_id"}, "order_id,order_number", [1]),
+        ({}, "cid,customer_id", [0, 1]),
+        ({"customer_id": "customer_id"}, "cid,customer_id", [1]),
+        ({"buyer": "customer_id"}, "cid,customer_id", [0, 1]),
+        # Given away, a name leaves the others in their declared order.
+        ({"user_id": "status"}, "id,source_id", [0, 1]),
+    ],
+)
+def test_a_mapped_column_goes_before_declared_ones(
+    tmp_path: Path, mapping: dict[str, str], header: str, found: list[int]
+) -> None:
+    (tmp_path / "mapping.json").write_text(json.dumps(mapping))
+    field = {"o": "order_id", "x": "order_id", "c": "customer_id", "i": "source_id"}[header[0]]
+    feed = FEEDS[{"order_id": "orders", "customer_id": "reviews", "source_id": "users"}[field]]
+    names = load_mapping(feed, tmp_path / "mapping.json")
+    assert columns_by_field(feed, names, header.split(","))[field] == found
 
 
 @pytest.mark.parametrize("feed", ["users", "customers", "events"])
