@@ -22,11 +22,14 @@ log = logging.getLogger("user_analytics")
 HEARTBEAT_SECONDS = 5.0
 # Of what stands in a cell: a terminal would go back to the line's beginning, or do what else they say.
 CONTROLS = dict.fromkeys([*range(32), 127], " ")
+# Of a log line, which may name a file that is called so; a line break may be the message's own.
+SHOWN_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{datetime.fromtimestamp(record.created, UTC):%H:%M:%S} {record.getMessage()}"
+        at = datetime.fromtimestamp(record.created, UTC)
+        return f"{at:%H:%M:%S} {record.getMessage().translate(SHOWN_CONTROLS)}"
 
 
 class _JsonFormatter(logging.Formatter):

@@ -30,6 +30,16 @@ def test_texts_do_not_move_the_cursor() -> None:
     ]
 
 
+def test_a_log_line_shows_control_characters_and_does_not_send_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.configure_logging()
+    console.log.warning("refused: %s: %s", "raw/\x1b[2Ja\rb\x9b.csv", "é\tand\nmore")
+    assert capsys.readouterr().err.partition(" ")[2] == (
+        "refused: raw/\\x1b[2Ja\\x0db\\x9b.csv: é\tand\nmore\n"
+    )
+
+
 def test_keys_can_be_copied_from_a_table() -> None:
     rows = [(2755241899462698042, 123456, 123456)]
     assert table(("user_key", "id", "amount"), rows).splitlines()[-1] == (
