@@ -36,6 +36,7 @@ from jobs.lake.objects import ObjectStore, object_store
 from jobs.lake.staging import StageResult, stage
 from jobs.locate_users import locate_users
 from jobs.publish import publish
+from jobs.quality.tables import table_rules
 from jobs.report_run import reported
 from jobs.runs import RECORDED_TABLES, recorded
 from jobs.settings import Settings
@@ -170,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_env()
         names: dict[str, SourceNames | None] = dict.fromkeys(options.feeds)
         names |= {name: load_mapping(FEEDS[name], file) for name, file in options.mapping}
+        # Rules that cannot be meant stop here, before anything is written.
+        table_rules()
         store = object_store(settings)
         store.check()
         if options.sample:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pyspark.sql import Column
 from pyspark.sql import types as T
 
-from jobs.quality.rules import OF_A_RECORD, Action, Kind, Rule
+from jobs.quality.rules import OF_A_RECORD, Action, Kind, Rule, misfit
 
 Parser = Callable[[Column], Column]
 
@@ -82,6 +82,9 @@ class Feed:
         for rule in self.rules:
             if unknown := set(rule.columns) - set(self.columns):
                 raise ValueError(f"{self.name}: rule {rule.name}: {', '.join(sorted(unknown))} is no field")
+            types = [f.type for f in self.fields if f.name in rule.columns]
+            if types and (problem := misfit(rule, types[0])):
+                raise ValueError(f"{self.name}: rule {rule.name}: {problem}")
             if rule.action is Action.REJECT and set(rule.columns) & self.derived.keys():
                 raise ValueError(f"{self.name}: rule {rule.name}: derived columns come after rejecting")
             if names.count(rule.name) > 1:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, timedelta
-from decimal import Decimal
+from datetime import date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+
+from pyspark.sql import types as T
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
 NOW = "now"
@@ -171,6 +173,54 @@ class RuleResult:
     @property
     def passed(self) -> bool:
         return self.action is Action.REJECT or not self.rows_failing
+
+
+def misfit(rule: Rule, kind: T.DataType) -> str | None:
+    """Why a rule cannot be asked of a column of this type, None where it can; Spark would say so in its own words."""
+    is_text, is_number = isinstance(kind, T.StringType), isinstance(kind, T.NumericType)
+    is_time = isinstance(kind, (T.DateType, T.TimestampType))
+    what = f"{rule.columns[0]} is {kind.simpleString()}" if rule.columns else ""
+    bounds = [bound for bound in (rule.low, rule.high) if bound is not None]
+    match rule.kind:
+        case Kind.PATTERN if not is_text:
+            return f"{what}, a pattern is about texts"
+        case Kind.FRESHNESS if rule.columns and not is_time:
+            return f"{what}, a freshness is about days and instants"
+        case Kind.RANGE if is_text and not all(isinstance(b, str) and b != NOW for b in bounds):
+            return f"{what}, and so are its bounds"
+        case Kind.RANGE if is_number and not all(map(_is_number, bounds)):
+            return f"{what}, and so are its bounds"
+        case Kind.RANGE if is_time and not all(b == NOW or _is_instant(b) for b in bounds):
+            return f'{what}, its bounds are "{NOW}" or as "2000-01-01" and "2000-01-01 12:00:00"'
+        case Kind.RANGE if not (is_text or is_number or is_time):
+            return f"{what}, a range is about numbers, texts, days and instants"
+        case Kind.SET if not all(_is_one_of(kind, value) for value in rule.values):
+            return f"{what}, and so are its values"
+    return None
+
+
+def _is_one_of(kind: T.DataType, value: str | int | bool) -> bool:
+    if isinstance(kind, T.BooleanType):
+        return isinstance(value, bool)
+    if isinstance(kind, T.NumericType):
+        return _is_number(value)
+    return isinstance(value, str) and (isinstance(kind, T.StringType) or _is_instant(value))
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and Decimal(str(value)).is_finite()
+    except InvalidOperation:
+        return False
+
+
+def _is_instant(value: object) -> bool:
+    if isinstance(value, date):
+        return True
+    try:
+        return isinstance(value, str) and value[4:5] == "-" and bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
 
 
 def span(time: timedelta | None) -> str:

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from jobs.context import RunContext
 from jobs.errors import ConfigurationError
 from jobs.quality.evaluation import Judged, Lookup, judge, settle
-from jobs.quality.rules import Action, Kind, Rule
+from jobs.quality.rules import Action, Kind, Rule, misfit
 from jobs.warehouse import declarations
 
 # Key of a rule in a file → the types of its value.
@@ -105,7 +105,7 @@ def _rule(where: str, entry: Mapping[str, Any], table: declarations.Table) -> Ru
                 f"{where}: references = {entry.get('references')!r}: expected a declared table.column"
             )
     try:
-        return Rule(
+        rule = Rule(
             kind,
             columns,
             Action(entry["action"]),
@@ -120,6 +120,9 @@ def _rule(where: str, entry: Mapping[str, Any], table: declarations.Table) -> Ru
         )
     except ValueError as error:
         raise ConfigurationError(f"{where}: {error}") from None
+    if problem := misfit(rule, table.spark_schema()[columns[0]].dataType):
+        raise ConfigurationError(f"{where}: rule {rule.name}: {problem}")
+    return rule
 
 
 def judge_tables(run: RunContext, tables: Iterable[tuple[str, DataFrame]], lookup: Lookup) -> None:

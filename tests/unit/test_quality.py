@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import run_all
 from jobs.errors import ConfigurationError
 from jobs.feeds import FEEDS
 from jobs.feeds.customers import CUSTOMERS
@@ -22,6 +23,7 @@ from jobs.quality.page import page
 from jobs.quality.report import Bar, Example, FeedReport, Report, RuleReport
 from jobs.quality.rules import Action, Kind, Rule
 from jobs.quality.tables import rules_of, table_rules
+from jobs.warehouse import declarations
 
 NOW = datetime(2024, 5, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -80,7 +82,12 @@ def test_rules_that_cannot_be_meant(rule: dict[str, object], message: str) -> No
     [
         ((Rule(Kind.REQUIRED, ("shoe",)),), "customers: rule shoe_missing: shoe is no field"),
         ((Rule(Kind.REQUIRED, ("name",)),), "customers: there are two rules name_missing"),
-        ((Rule(Kind.FRESHNESS, ("age",), within=DAY),), "a feed is as fresh as its last new file"),
+        ((Rule(Kind.RANGE, ("age",), high="now"),), "age_out_of_range: age is bigint, and so are its bounds"),
+        ((Rule(Kind.RANGE, ("name",), low=1),), "name_out_of_range: name is string, and so are its bounds"),
+        (
+            (Rule(Kind.FRESHNESS, ("registration_date",), within=DAY),),
+            "a feed is as fresh as its last new file",
+        ),
     ],
 )
 def test_rules_that_do_not_fit_their_feed(rules: tuple[Rule, ...], message: str) -> None:
@@ -116,6 +123,26 @@ def test_rules_that_do_not_fit_their_feed(rules: tuple[Rule, ...], message: str)
             "kind = 'required'\ncolumn = 'email'\nlow = 1\naction = 'warn'",
             "rule 1: low: not a key of a rule of kind",
         ),
+        (
+            "kind = 'range'\ncolumn = 'email'\nlow = 1\naction = 'warn'",
+            "rule 1: rule email_out_of_range: email is string, and so are its bounds",
+        ),
+        (
+            "kind = 'range'\ncolumn = 'created_at'\nhigh = 'soon'\naction = 'warn'",
+            'created_at is timestamp, its bounds are "now" or as',
+        ),
+        (
+            "kind = 'pattern'\ncolumn = 'created_at'\npattern = '^2'\naction = 'warn'",
+            "created_at is timestamp, a pattern is about texts",
+        ),
+        (
+            "kind = 'freshness'\ncolumn = 'email'\nwithin_days = 1\naction = 'warn'",
+            "email is string, a freshness is about days and instants",
+        ),
+        (
+            "[[rule]]\nkind = 'set'\ncolumn = 'status'\nvalues = ['active', 1]\naction = 'warn'",
+            "status is string, and so are its values",
+        ),
         ("kind = 'required'\ncolumn = true\naction = 'warn'", "rule 1: column = True: expected str"),
         (
             "kind = 'reference'\ncolumn = 'email'\nreferences = 'events.mail'\naction = 'warn'",
@@ -135,6 +162,22 @@ def test_a_wrong_file_of_rules_is_named_with_the_key(text: str, message: str, tm
         rules_of(file)
     assert message in str(caught.value)
     assert "sql/users.toml" in str(caught.value)
+
+
+def test_a_wrong_rule_ends_a_run_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declarations.tables()
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql/users.toml").write_text(
+        "[[rule]]\nkind = 'range'\ncolumn = 'email'\nlow = 1\naction = 'warn'"
+    )
+    monkeypatch.setattr(declarations, "ROOT", tmp_path)
+    monkeypatch.setenv("LAKE_URI", str(tmp_path / "lake"))
+    monkeypatch.setenv("WAREHOUSE_URL", f"embedded:{tmp_path / 'warehouse'}")
+    assert run_all.main([]) == 2
+    assert "sql/users.toml: rule 1: rule email_out_of_range: email is string" in capsys.readouterr().err
+    assert not (tmp_path / "lake").exists()
 
 
 def test_two_rules_of_a_table_have_two_names(tmp_path: Path) -> None:
