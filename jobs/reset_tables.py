@@ -96,9 +96,12 @@ def forget_feed(run: RunContext, feed: Feed) -> int:
                 quarantine.replace_where(nothing, f"feed = '{feed.name}'")
             run.note_table_written(quarantine)
         table = staging_table(run, feed)
-        table.remove()
-        # Another table for the marts, which let go of what the feed brought, also where no file of it is left to read.
-        table.ensure()
+        # Of a feed of which nothing was ever read there is none to make; after a kill there may be none, and has to be.
+        if history or table.exists():
+            table.remove()
+            # Another table for the marts, which let go of what the feed brought, also where no file of it is left to
+            # read.
+            table.ensure()
     log.info("reset: %d files of %s forgotten", len(known), feed.name)
     return len(known)
 
