@@ -61,12 +61,17 @@ COMPRESSED = (".bz2", ".deflate", ".zst", ".zip", ".xz", ".lz4", ".snappy", ".7z
 
 @dataclass(frozen=True)
 class InspectedFile:
-    """A raw file and how it is to be read. header: a CSV file's column names; empty for JSON."""
+    """A raw file and how it is to be read.
+
+    header: a CSV file's column names; empty for JSON. line_end: of a CSV file whose header ends otherwise; where it is
+    None, Spark takes the first end that it sees for that of all lines.
+    """
 
     file: RawFile
     layout: str  # json_lines, json_array, csv
     names: SourceNames
     header: tuple[str, ...] = ()
+    line_end: str | None = None
 
     @property
     def file_id(self) -> int:
@@ -108,7 +113,8 @@ def inspect(store: ObjectStore, feed: Feed, names: SourceNames, file: RawFile) -
     if not head.removeprefix(codecs.BOM_UTF8).strip():
         raise FileRefused(f"{file.path}: the file is empty")
     if feed.format is RawFormat.CSV:
-        return InspectedFile(file, "csv", names, _header(feed, names, file, head, whole))
+        header = _header(feed, names, file, head, whole)
+        return InspectedFile(file, "csv", names, header, _other_line_end(feed, head))
     first = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     if first == b"[":
         if file.size > MAX_ARRAY_BYTES:
@@ -186,6 +192,22 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
     return header
 
 
+def _other_line_end(feed: Feed, head: bytes) -> str | None:
+    """A line feed where a CSV file's first record ends in it alone, though its header has a carriage return, too.
+
+    So it is where a program wrote the header and another one the records. Spark would take all of them for one.
+    """
+    if not feed.multi_line:
+        return None
+    lines = io.StringIO(head.decode("latin-1"), newline="")
+    # Where each record ends; empty lines are none.
+    ends = (lines.tell() for record in csv.reader(lines) if record)
+    header, first = next(ends, 0), next(ends, 0)
+    text = lines.getvalue()
+    is_other = text[:header].endswith("\r\n") and text[:first].endswith("\n")
+    return "\n" if is_other and not text[:first].endswith("\r\n") else None
+
+
 def _as_written(cell: str) -> str:
     """A header's cell, cut as Latin-1: in UTF-8, or in Latin-1 where it is no UTF-8."""
     try:
@@ -234,13 +256,13 @@ def read(spark: SparkSession, lake_uri: str, feed: Feed, files: Sequence[Inspect
     """
     groups: dict[tuple[object, ...], list[InspectedFile]] = defaultdict(list)
     for file in files:
-        groups[file.layout, file.header, *file.names.items()].append(file)
+        groups[file.layout, file.header, file.line_end, *file.names.items()].append(file)
     readers = {"csv": _csv, "json_lines": _json_lines, "json_array": _json_array}
     frames = [
         _with_file(
             spark,
             lake_uri,
-            readers[group[0].layout](spark, _paths(lake_uri, group), feed, group[0].names, group[0].header),
+            readers[group[0].layout](spark, _paths(lake_uri, group), feed, group[0]),
             group,
         )
         for group in groups.values()
@@ -308,23 +330,18 @@ def _path_in_lake(lake_uri: str) -> Column:
     return F.substr(address, F.locate(root, address) + F.lit(len(root)))
 
 
-def _json_lines(
-    spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, _: tuple[str, ...]
-) -> DataFrame:
+def _json_lines(spark: SparkSession, paths: list[str], feed: Feed, like: InspectedFile) -> DataFrame:
     lines = spark.read.text(paths).select("value", _address())
-    return json_records(lines.where(F.ltrim("value", F.lit(" \t\r")) != ""), names)
+    return json_records(lines.where(F.ltrim("value", F.lit(" \t\r")) != ""), like.names)
 
 
-def _json_array(
-    spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, _: tuple[str, ...]
-) -> DataFrame:
+def _json_array(spark: SparkSession, paths: list[str], feed: Feed, like: InspectedFile) -> DataFrame:
     whole = spark.read.text(paths, wholetext=True)
-    return json_records(array_elements(whole.select("value", _address())), names)
+    return json_records(array_elements(whole.select("value", _address())), like.names)
 
 
-def _csv(
-    spark: SparkSession, paths: list[str], feed: Feed, names: SourceNames, header: tuple[str, ...]
-) -> DataFrame:
+def _csv(spark: SparkSession, paths: list[str], feed: Feed, like: InspectedFile) -> DataFrame:
+    names, header = like.names, like.header
     cells = [f"_c{i}" for i in range(len(header))]
     schema = T.StructType([T.StructField(name, T.StringType()) for name in [*cells, "_corrupt"]])
     raw = spark.read.csv(
@@ -332,6 +349,7 @@ def _csv(
         schema=schema,
         header=True,
         multiLine=feed.multi_line,
+        lineSep=like.line_end,
         quote='"',
         escape='"',
         # Every byte is a character of Latin-1, so the bytes survive and can be checked as UTF-8 below;

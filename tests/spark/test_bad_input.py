@@ -431,6 +431,24 @@ def test_hundreds_of_columns_are_read_as_a_few_are(spark: SparkSession, tmp_lake
     assert zone.ledger()["wide.csv"].unknown_columns == sorted(others)
 
 
+def test_records_may_end_otherwise_than_the_header_above_them(spark: SparkSession, tmp_lake: str) -> None:
+    zone = RawZone(spark, tmp_lake, "reviews")
+    head, lines = "cid,review_str", ["1,a", '2,"b\n""c"""', "", '3,"d"', "4,e"]
+    zone.put(
+        {
+            "other.csv": f"{head}\r\n" + "\n".join(lines),
+            "bom.csv": BOM + f"{head}\r\n\n".encode() + "\n".join(lines).encode() + b"\n",
+            "back again.csv": f"{head}\r\n1,a\n" + "\r\n".join(filter(None, lines[1:])),
+            # What is in quotes says nothing of the lines' ends.
+            "as ever.csv": f"{head}\r\n" + "\r\n".join([lines[1], lines[0], *lines[2:]]) + "\r\n",
+        }
+    )
+    zone.stage()
+    assert zone.reasons() == {}
+    assert {sum(counts[1:]) == counts[0] == 4 for counts in zone.counts().values()} == {True}
+    assert zone.rows("customer_id", "review") == [("1", "a"), ("2", 'b\n"c"'), ("3", "d"), ("4", "e")]
+
+
 def test_reviews_keep_their_text_and_are_told_apart_by_id_or_content(
     spark: SparkSession, tmp_lake: str
 ) -> None:

@@ -89,6 +89,11 @@ def test_csv_records_go_by_address_and_by_the_column_of_the_id() -> None:
     assert without("reviews", f"{header}\n5,x,r1\n17,y,r2") == (f"{header}\n5,x,r1\n", 1, 1)
 
 
+def test_csv_records_go_where_they_end_otherwise_than_the_header() -> None:
+    head, theirs, other = "cid,review_str\r\n", '17,"two\nlines"\n', '5,"two\nlines"\n6,x\n'
+    assert without("reviews", head + other + theirs + other) == (head + other * 2, 1, 4)
+
+
 def test_of_a_mapped_csv_file_the_identifier_is_where_staging_reads_it(tmp_path: Path) -> None:
     (tmp_path / "mapping.json").write_text('{"client": "customer_id"}')
     names = load_mapping(FEEDS["reviews"], tmp_path / "mapping.json")
