@@ -17,7 +17,14 @@ from jobs.lake.locks import POLL_SECONDS
 from jobs.settings import without_password
 from jobs.warehouse.base import KEY_HASH, KEY_SEPARATOR, ROW_COUNT, Load, Measures, Plan, Published
 from jobs.warehouse.declarations import Table, tables, views
-from jobs.warehouse.postgres_connection import connected, encoding_problem, one_line, only_value, told
+from jobs.warehouse.postgres_connection import (
+    connected,
+    encoding_problem,
+    one_line,
+    only_value,
+    quoting_problem,
+    told,
+)
 from jobs.warehouse.postgres_publication import STATES, PostgresPublication
 
 OLDEST_VERSION = 120_000
@@ -41,7 +48,7 @@ class PostgresWarehouse:
         with connected(self.url) as connection, connection.cursor() as cursor:
             if connection.server_version < OLDEST_VERSION:
                 problems.append("the server is older than PostgreSQL 12")
-            if problem := encoding_problem(connection):
+            if problem := encoding_problem(connection) or quoting_problem(cursor):
                 problems.append(problem)
             cursor.execute("SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean")
             if only_value(cursor):
@@ -68,9 +75,9 @@ class PostgresWarehouse:
     @contextmanager
     def publishing(self) -> Iterator[PostgresPublication]:
         with told("publish"), connected(self.url) as connection:
-            if problem := encoding_problem(connection):
-                raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {problem}")
             with connection.cursor() as cursor:
+                if problem := encoding_problem(connection) or quoting_problem(cursor):
+                    raise ConfigurationError(f"WAREHOUSE_URL={without_password(self.url)}: {problem}")
                 self._take_turn(cursor)
                 cursor.execute("SELECT to_regnamespace(%s) IS NULL", (self.schema,))
                 # IF NOT EXISTS would ask for the right to make schemas even where there is nothing to make.

@@ -91,6 +91,17 @@ def encoding_problem(connection: Any) -> str | None:
     )
 
 
+def quoting_problem(cursor: Any) -> str | None:
+    """ADBC's driver knows types by the names of functions, which it does not expect in quotes."""
+    cursor.execute("SELECT current_setting('quote_all_identifiers')::boolean")
+    if not only_value(cursor):
+        return None
+    return (
+        "quote_all_identifiers is on, with which no rows can be copied; set it off for the publisher's role "
+        "(ALTER ROLE … SET quote_all_identifiers = off), or in the address: ?options=-c%20quote_all_identifiers%3Doff"
+    )
+
+
 def only_value(cursor: Any) -> Any:
     return cursor.fetchone()[0]
 

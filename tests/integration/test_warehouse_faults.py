@@ -104,6 +104,23 @@ def test_a_database_that_cannot_hold_every_text_is_refused(
     assert re.match(message, problem)
 
 
+def test_a_role_that_quotes_all_identifiers_is_told_what_to_do(warehouse_url: str, plain_role: str) -> None:
+    role = urlsplit(plain_role).username
+    query(warehouse_url, f"ALTER ROLE {role} SET quote_all_identifiers = on", schema="public")
+    message = "quote_all_identifiers is on, .*ALTER ROLE"
+    with pytest.raises(ConfigurationError, match=message) as error:
+        publish(plain_role, TEXTS, 1)
+    assert ":plain@" not in str(error.value)
+    (problem,) = PostgresWarehouse(plain_role, "analytics").missing_rights()
+    assert re.match(message, problem)
+    # What the message says to do.
+    address = plain_role + problem.rpartition(" ")[2]
+    publish(address, TEXTS, 1)
+    query(warehouse_url, f"ALTER ROLE {role} SET quote_all_identifiers = off", schema="public")
+    publish(plain_role, TEXTS, 2, whole=False)
+    assert content(plain_role) == (TEXTS, [(2,)], [])
+
+
 @contextmanager
 def all_connections_taken(url: str) -> Iterator[None]:
     """Take every connection that the server has for ordinary roles, and give them back."""
