@@ -43,6 +43,9 @@ def _connect(url: str) -> Any:
         )
         with connection.cursor() as cursor:
             cursor.execute("SET TIME ZONE 'UTC'")
+            if connection.server_version >= 140_000:
+                # A publication's sessions wait as long as rows are copied beside them.
+                cursor.execute("SET idle_session_timeout = 0")
         connection.commit()
     except psycopg2.Error as error:
         raise ConfigurationError(f"WAREHOUSE_URL={without_password(url)}: {one_line(error)}") from None

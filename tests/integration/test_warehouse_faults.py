@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -119,6 +120,21 @@ def test_a_role_that_quotes_all_identifiers_is_told_what_to_do(warehouse_url: st
     query(warehouse_url, f"ALTER ROLE {role} SET quote_all_identifiers = off", schema="public")
     publish(plain_role, TEXTS, 2, whole=False)
     assert content(plain_role) == (TEXTS, [(2,)], [])
+
+
+def test_sessions_that_wait_for_rows_are_not_ended_as_idle(
+    warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(warehouse_url, ONE, 1)
+    copy = postgres_module.copy_rows
+
+    def slowly(*arguments: Any) -> int:
+        time.sleep(0.5)
+        return copy(*arguments)
+
+    monkeypatch.setattr(postgres_module, "copy_rows", slowly)
+    publish(warehouse_url + "?options=-c%20idle_session_timeout%3D100", TWO, 2)
+    assert content(warehouse_url) == (TWO, [(2,)], [])
 
 
 @contextmanager
