@@ -98,6 +98,8 @@ def _extract_part(
             # A time is written with its offset, so that it stays the same instant whatever the server's zone.
             cursor.execute("SET LOCAL datestyle TO 'ISO'")
             cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+            # At 0 or less, which a role or an old server may have, numbers of floating point are rounded.
+            cursor.execute("SET LOCAL extra_float_digits = 1")
             cursor.copy_expert(query.as_string(connection), out)
             rows = int(cursor.rowcount)
         with file.open("rb") as stream:

@@ -34,6 +34,11 @@ TABLE = """
 NO_NUMBER = (
     "INSERT INTO retail.user_purchase VALUES (NULL, 'LAMP', 'd', 1, '2010-12-01 08:26+00', 1, 1, 'UK')"
 )
+FLOATS = """
+    CREATE TABLE retail.user_purchase AS
+    SELECT '1' AS invoice_number, 'LAMP' AS stock_code, 'd' AS detail, 1 AS quantity,
+        timestamp '2010-12-01 08:26' AS invoice_date, 1234.567::real AS unit_price, 1 AS customer_id, 'UK' AS country
+"""
 
 
 def execute(url: str, statements: str) -> None:
@@ -130,6 +135,16 @@ def test_files_are_utf_8_whatever_the_encodings_of_source_and_client(
     extract_purchases.extract_purchases(store, url, "retail.user_purchase", date(2024, 5, 1), parts=1)
     (file,) = store.list("raw/purchases")
     assert "lit\nünï" in (tmp_path / file.path).read_text(encoding="utf-8")
+
+
+def test_prices_are_not_rounded_whatever_the_roles_settings(tmp_lake: str, warehouse_url: str) -> None:
+    execute(warehouse_url, "CREATE SCHEMA retail; " + FLOATS)
+    url = warehouse_url + "?options=-c%20extra_float_digits%3D0"
+    store = LocalStore(Path(tmp_lake))
+    assert extract_purchases.extract_purchases(store, url, "retail.user_purchase", date(2024, 5, 1), 1) == 1
+    (file,) = store.list("raw/purchases")
+    with store.open(file.path) as stream:
+        assert stream.read().decode().splitlines()[1] == "1,LAMP,d,1,2010-12-01 08:26:00,1234.567,1,UK"
 
 
 def test_what_is_wrong_with_the_source_is_said_in_one_line_without_a_secret(
