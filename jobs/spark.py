@@ -160,6 +160,8 @@ def _started(builder: SparkSession.Builder, settings: Settings) -> SparkSession:
     jvm: Any = spark.sparkContext._jvm
     # Delta's vacuum prints how much it deleted; standard output is for what the command was asked for.
     jvm.java.lang.System.setOut(jvm.java.lang.System.err)
+    # Java makes small letters of texts beyond ASCII by the language of whoever runs it: in Turkish, I becomes ı.
+    jvm.java.util.Locale.setDefault(jvm.java.util.Locale.ENGLISH)
     version = jvm.java.lang.Runtime.version()
     if version.feature() > NEWEST_JAVA:
         raise ConfigurationError(

@@ -37,6 +37,16 @@ def test_what_delta_prints_does_not_reach_standard_output(spark: SparkSession) -
     assert jvm.scala.Console.out().equals(jvm.java.lang.System.err)
 
 
+def test_small_letters_do_not_depend_on_the_machines_language(spark: SparkSession, tmp_path: Path) -> None:
+    jvm: Any = spark.sparkContext._jvm
+    jvm.java.util.Locale.setDefault(jvm.java.util.Locale("tr", "TR"))
+    try:
+        session = jobs.spark.get_session("any", Lake(spark, tmp_path).settings)
+        assert session.range(1).selectExpr("lower('IVO.WEIß')").first() == ("ivo.weiß",)
+    finally:
+        jvm.java.util.Locale.setDefault(jvm.java.util.Locale.ENGLISH)
+
+
 def test_files_have_dictionaries_for_counted_columns_only(spark: SparkSession, tmp_path: Path) -> None:
     rows = spark.range(1000).selectExpr("'x' AS user_id", "1L AS _file_id").coalesce(1)
     rows.write.parquet(str(tmp_path / "rows"))
