@@ -126,13 +126,13 @@ def test_sessions_that_wait_for_rows_are_not_ended_as_idle(
     warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(warehouse_url, ONE, 1)
-    copy = postgres_module.copy_rows
+    copy = postgres_publication.copy_rows
 
     def slowly(*arguments: Any) -> int:
         time.sleep(0.5)
         return copy(*arguments)
 
-    monkeypatch.setattr(postgres_module, "copy_rows", slowly)
+    monkeypatch.setattr(postgres_publication, "copy_rows", slowly)
     publish(warehouse_url + "?options=-c%20idle_session_timeout%3D100", TWO, 2)
     assert content(warehouse_url) == (TWO, [(2,)], [])
 
