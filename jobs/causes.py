@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 DATA_FILE = re.compile(r"(?:\w+:)?/[^\s'\"]*\.(?:parquet|json)(?:\.gz)?\b")
-# What is among the causes of an error of Spark's when a store does not answer, and what it says when a disk is full.
+# What is among the causes of an error of Spark's when a store does not answer, or not to the end, and what it says when
+# a disk is full.
 NO_ANSWER = {
     "AWSApiCallTimeoutException",
     "AWSClientIOException",
@@ -19,6 +20,7 @@ NO_ANSWER = {
     "AWSStatus500Exception",
     "ConnectException",
     "ConnectTimeoutException",
+    "ConnectionClosedException",
     "NoRouteToHostException",
     "SdkClientException",
     "SocketException",

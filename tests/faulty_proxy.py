@@ -1,7 +1,8 @@
-"""A proxy before an object store that can be told to go away, to answer 503, to be slow, to refuse a key."""
+"""A proxy before an object store that can be told to go away, to answer 503, slowly or in part, to refuse a key."""
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -16,10 +17,13 @@ def _answer(status: str, code: str) -> bytes:
 
 
 ANSWERS = {"503": _answer("503 Slow Down", "SlowDown"), "403": _answer("403 Forbidden", "AccessDenied")}
+# Of six digits and more; Spark asks for ranges, and whoever looks at a file's beginning does not.
+LARGE_RANGE = re.compile(rb"HTTP/1.1 206 .*\r\nContent-Length: \d{6}", re.IGNORECASE | re.DOTALL)
 
 
 class FaultyProxy:
-    """Passes connections on while `mode` is "ok"; "gone" ends them, "503" and "403" answer so, "slow" waits a second.
+    """Passes connections on while `mode` is "ok"; "gone" ends them, "503" and "403" answer so, "slow" waits a second,
+    "breaks off" ends them behind the head of an answer that is a large range of an object.
 
     A change of mode ends the connections that are open, except for "slow". left: after so many connections that
     misbehaved, it behaves again.
@@ -69,16 +73,21 @@ class FaultyProxy:
                 time.sleep(1)
             with socket.create_connection(self.target) as server:
                 self.open |= {client, server}
-                back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+                back = threading.Thread(
+                    target=_pump, args=(server, client, mode == "breaks off"), daemon=True
+                )
                 back.start()
                 _pump(client, server)
                 back.join()
                 self.open -= {client, server}
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, breaks_off: bool = False) -> None:
     with suppress(OSError):
         while piece := source.recv(65536):
+            if breaks_off and LARGE_RANGE.match(piece):
+                target.sendall(piece.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+                break
             target.sendall(piece)
     for end in (source, target):
         with suppress(OSError):

@@ -85,3 +85,21 @@ def test_a_store_that_fails_in_the_middle(
     assert zone.counts() == {"day.jsonl": (4, 2, 1, 1)}
     assert zone.rows("user_id") == [("a",), ("b",)]
     assert zone.rejected() == [("day.jsonl", ("malformed_json",), "garbage")]
+
+
+@pytest.mark.faults
+def test_a_file_whose_answers_break_off_is_not_refused(
+    zone: RawZone, proxy: FaultyProxy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was noted as one that cannot be read to its end, and the others were staged and published without it."""
+    file = tmp_path / "day.jsonl"
+    file.write_text(json_lines(*(event(f"user {number}") for number in range(2000))))
+    assert main(["upload", "logs", str(file)]) == 0
+    proxy.set("breaks off")
+    capsys.readouterr()
+    assert main(["stage", "logs"]) == 1
+    assert "error: Spark: Premature end of Content-Length" in capsys.readouterr().err
+    assert zone.refused() == {}
+    proxy.set("ok")
+    assert main(["stage", "logs"]) == 0
+    assert zone.counts() == {"day.jsonl": (2000, 2000, 0, 0)}
