@@ -193,19 +193,21 @@ def _header(feed: Feed, names: SourceNames, file: RawFile, head: bytes, whole: b
 
 
 def _other_line_end(feed: Feed, head: bytes) -> str | None:
-    """A line feed where a CSV file's first record ends in it alone, though its header has a carriage return, too.
+    """A line feed where a CSV file's header ends in a carriage return, too, and no record after it does.
 
-    So it is where a program wrote the header and another one the records. Spark would take all of them for one.
+    So it is where a program wrote the header and another one the records. Spark would take all of them for one. A first
+    line without the header's number of values is none of its own: where lines end as the header does, a line feed is a
+    part of the value that it stands in.
     """
     if not feed.multi_line:
         return None
     lines = io.StringIO(head.decode("latin-1"), newline="")
-    # Where each record ends; empty lines are none.
-    ends = (lines.tell() for record in csv.reader(lines) if record)
-    header, first = next(ends, 0), next(ends, 0)
+    # The values of each record and where it ends; empty lines are none.
+    records = ((len(record), lines.tell()) for record in csv.reader(lines) if record)
+    (width, begin), (found, end) = next(records, (0, 0)), next(records, (0, 0))
     text = lines.getvalue()
-    is_other = text[:header].endswith("\r\n") and text[:first].endswith("\n")
-    return "\n" if is_other and not text[:first].endswith("\r\n") else None
+    is_other = text[:begin].endswith("\r\n") and text[:end].endswith("\n") and "\r\n" not in text[begin:]
+    return "\n" if is_other and found == width else None
 
 
 def _as_written(cell: str) -> str:

@@ -438,7 +438,6 @@ def test_records_may_end_otherwise_than_the_header_above_them(spark: SparkSessio
         {
             "other.csv": f"{head}\r\n" + "\n".join(lines),
             "bom.csv": BOM + f"{head}\r\n\n".encode() + "\n".join(lines).encode() + b"\n",
-            "back again.csv": f"{head}\r\n1,a\n" + "\r\n".join(filter(None, lines[1:])),
             # What is in quotes says nothing of the lines' ends.
             "as ever.csv": f"{head}\r\n" + "\r\n".join([lines[1], lines[0], *lines[2:]]) + "\r\n",
         }
