@@ -35,16 +35,18 @@ def files_by_feed(folder: Path) -> dict[str, list[Path]]:
         if is_hidden(path.name):
             log.info("upload: %s left out: names that begin with _ or . are not read", path)
             continue
-        feed = None
+        feed, problems = None, set[str]()
         if path.is_dir():
             feed = path.name if path.name in FEEDS else None
         elif path.is_file():
             # One that may not be read fits no feed for another reason than its content.
             path.open("rb").close()
-            fitting = [name for name, feed in FEEDS.items() if _fits(feed, path)]
+            fitting, problems = _tried(path)
             feed = fitting[0] if len(fitting) == 1 else None
         if feed is None:
-            log.info("upload: %s fits no feed, left out", path)
+            # What all feeds say is about the file, not about what one of them lacks in it.
+            why = f": {problems.pop()}" if len(problems) == 1 else ""
+            log.info("upload: %s fits no feed, left out%s", path, why)
         else:
             found.setdefault(feed, []).append(path)
     if not found:
@@ -54,16 +56,26 @@ def files_by_feed(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def _tried(path: Path) -> tuple[list[str], set[str]]:
+    """The feeds that a file fits; where there is none, why they refuse it."""
+    fitting, problems = [], set()
+    for name, feed in FEEDS.items():
+        try:
+            if _fits(feed, path):
+                fitting.append(name)
+        except FileRefused as error:
+            problems.add(str(error).removeprefix(f"{path.name}: "))
+    return fitting, set() if fitting else problems
+
+
 def _fits(feed: Feed, path: Path) -> bool:
+    """Whether a file's content is a feed's. Raises FileRefused as `inspect` does."""
     is_json = path.name.removesuffix(".gz").endswith(JSON_NAMES)
     if is_json != (feed.format is RawFormat.JSON):
         return False
     store, names = LocalStore(path.parent), declared_sources(feed)
     file = RawFile(path.name, path.stat().st_size, datetime.now(UTC), "")
-    try:
-        found = inspect(store, feed, names, file)
-    except FileRefused:
-        return False
+    found = inspect(store, feed, names, file)
     if is_json:
         there = _first_members(store, found)
         needed = (*(f.name for f in feed.fields if f.required), *feed.recognised_by)

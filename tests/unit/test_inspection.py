@@ -11,6 +11,7 @@ from typing import IO
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from jobs.console import configure_logging
 from jobs.errors import ConfigurationError, FileRefused
 from jobs.feeds import FEEDS
 from jobs.feeds.detect import files_by_feed
@@ -278,6 +279,28 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
         "reviews": ["films.csv.gz"],
         "users": ["accounts.csv"],
     }
+
+
+def test_a_file_that_no_feed_reads_is_left_out_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide, empty, book, other = (
+        tmp_path / name for name in ("wide.csv", "empty.csv", "book.xlsx", "other.csv")
+    )
+    wide.write_bytes(users(user()).encode("utf-16"))
+    empty.write_bytes(b"")
+    book.write_bytes(b"PK\x03\x04")
+    other.write_text("a,b\n1,2\n")
+    (tmp_path / "shop.csv").write_text(purchases(purchase()))
+    configure_logging()
+    assert files_by_feed(tmp_path).keys() == {"purchases"}
+    assert [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        f"upload: {book} fits no feed, left out: the file is an Excel workbook or another ZIP archive; deliver its "
+        "content as text",
+        f"upload: {empty} fits no feed, left out: the file is empty",
+        f"upload: {other} fits no feed, left out",
+        f"upload: {wide} fits no feed, left out: the file is UTF-16; deliver it as UTF-8",
+    ]
 
 
 def test_a_folder_without_anything_that_fits_is_an_error(tmp_path: Path) -> None:
