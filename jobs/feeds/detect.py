@@ -70,7 +70,7 @@ def _tried(path: Path) -> tuple[list[str], set[str]]:
 
 def _fits(feed: Feed, path: Path) -> bool:
     """Whether a file's content is a feed's. Raises FileRefused as `inspect` does."""
-    is_json = path.name.removesuffix(".gz").endswith(JSON_NAMES)
+    is_json = path.name.removesuffix(".gz").lower().endswith(JSON_NAMES)
     if is_json != (feed.format is RawFormat.JSON):
         return False
     store, names = LocalStore(path.parent), declared_sources(feed)

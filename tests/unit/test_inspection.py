@@ -256,6 +256,7 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.json").write_text("[]")
     (tmp_path / "events.jsonl.gz").write_bytes(zipped(json_lines("garbage", event())))
+    (tmp_path / "LATE.JSONL").write_text(json_lines(event()))
     (tmp_path / "array.json").write_text("\ufeff\n[\n" + json.dumps(event(user_id=None), indent=2) + ", 5]")
     (tmp_path / "mapping.json").write_text('{"actor.login": "user_id", "type": "action_type"}')
     (tmp_path / "README.json").write_text(json.dumps({"about": event()}))
@@ -274,7 +275,7 @@ def test_files_find_their_feed_by_folder_or_by_content(tmp_path: Path) -> None:
     found = files_by_feed(tmp_path)
 
     assert {feed: [path.name for path in paths] for feed, paths in found.items()} == {
-        "logs": ["array.json", "events.jsonl.gz", "logs"],
+        "logs": ["LATE.JSONL", "array.json", "events.jsonl.gz", "logs"],
         "purchases": ["shop.csv"],
         "reviews": ["films.csv.gz"],
         "users": ["accounts.csv"],
