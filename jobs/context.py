@@ -34,7 +34,7 @@ from jobs.lake.objects import ObjectStore, object_store
 from jobs.lake.tables import LakeTable
 from jobs.quality.rules import RuleResult
 from jobs.settings import Settings
-from jobs.spark import LITTLE_BYTES, get_session, has_started, java_has_ended, jvm_pid
+from jobs.spark import LITTLE_BYTES, get_session, has_started, is_submitted, java_has_ended, jvm_pid
 from jobs.warehouse.base import Check
 
 # How long a run that is stopped waits for Spark to stop its jobs, and after how long it looks for others.
@@ -236,10 +236,11 @@ def open_run(
     def start_spark() -> SparkSession:
         # Asked of a run that has no Spark: a question that needs it could only wait for its own answer.
         asked = RunContext(_no_spark, settings, store, run.run_id, command)
-        little = quick or (has_little_to_do is not None and _is_so(has_little_to_do, asked))
-        return get_session(
-            f"user-analytics {command}", settings, small=_is_so(_is_small, asked), quick=little
-        )
+        small = _is_so(_is_small, asked)
+        # Where it follows, or Java has started already, it need not be asked: that lists the raw files once more.
+        open_question = has_little_to_do if not (quick or small or is_submitted()) else None
+        little = quick or (open_question is not None and _is_so(open_question, asked))
+        return get_session(f"user-analytics {command}", settings, small=small, quick=little)
 
     run = RunContext(
         start_spark, settings, store, run_id=uuid.uuid4().hex, command=command, warn_only=warn_only
@@ -267,8 +268,13 @@ def _is_small(run: RunContext) -> bool:
     """Whether all that was delivered, be it archived or removed since, is little."""
     staged = chain.from_iterable(Ledger(run).histories().values())
     sizes = {entry.path: entry.text_bytes for entry in staged}
-    sizes |= {file.path: file.text_bytes for file in run.store.list("raw")}
-    return sum(sizes.values()) <= LITTLE_BYTES
+    total = sum(sizes.values())
+    # Files are listed only where the ledger does not tell, and as far as it takes.
+    for file in run.store.list("raw") if total <= LITTLE_BYTES else ():
+        total += file.text_bytes - sizes.get(file.path, 0)
+        if total > LITTLE_BYTES:
+            return False
+    return total <= LITTLE_BYTES
 
 
 def job_main(body: Callable[[], int | None]) -> int:

@@ -67,9 +67,8 @@ def get_session(app_name: str, settings: Settings, small: bool = False, quick: b
 
     Raises ConfigurationError when there is no Java that Spark can run in.
     """
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     builder = SparkSession.builder.appName(app_name)
-    if not submitted and not has_started():
+    if not is_submitted() and not has_started():
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         master = settings.spark_master or "local[*]"
         if master.startswith("local"):
@@ -276,6 +275,11 @@ def own_session(spark: SparkSession) -> SparkSession:
     """Another session over the same engine, with this one's settings, which may then be changed in it alone."""
     session: Any = spark._jsparkSession
     return SparkSession(spark.sparkContext, session.cloneSession())
+
+
+def is_submitted() -> bool:
+    """Whether `spark-submit` started this process, and Java before it, by its own options."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def has_started() -> bool:

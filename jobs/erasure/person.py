@@ -12,7 +12,6 @@ from typing import Any
 from jobs.errors import ConfigurationError
 from jobs.feeds.declaration import Feed
 from jobs.feeds.mapping import SourceNames
-from jobs.lake.raw import columns_by_field
 
 # A column of one of these names identifies a person wherever it stands: in feeds, staging and marts.
 ID_COLUMNS = ("customer_id", "user_id")
@@ -131,19 +130,18 @@ class Person:
         return tuple(c for c in ID_COLUMNS if c in feed.columns and self.ids.get(c))
 
     def owns_cells(
-        self, feed: Feed, names: SourceNames, header: Sequence[str], cells: Sequence[str], text: str
+        self, places: Mapping[str, Sequence[int]], width: int, cells: Sequence[str], text: str
     ) -> bool:
         """Whether a CSV record is the person's. text: the record as it stands in the file.
 
-        Of a record that has not as many cells as the header, any cell may be the identifier.
+        places: where each of `feed_ids` stands. Of a record that has not as many cells as the header, which has width,
+        any cell may be the identifier.
         """
         if self.is_named_in(text):
             return True
-        wanted = self.feed_ids(feed)
-        if len(cells) != len(header):
-            return any(self.has_id(column, cell) for column in wanted for cell in cells)
-        places = columns_by_field(feed, {column: names[column] for column in wanted}, header)
-        return any(self.has_id(column, cells[i]) for column in wanted for i in places[column])
+        if len(cells) != width:
+            return any(self.has_id(column, cell) for column in places for cell in cells)
+        return any(self.has_id(column, cells[i]) for column, there in places.items() for i in there)
 
     def owns_json(self, feed: Feed, names: SourceNames, text: str) -> bool:
         """Whether a JSON record is the person's. In one that cannot be taken apart, an identifier anywhere counts."""

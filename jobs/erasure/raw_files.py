@@ -21,7 +21,7 @@ from jobs.erasure.person import Person
 from jobs.feeds.declaration import Feed, RawFormat
 from jobs.feeds.mapping import SourceNames
 from jobs.lake.objects import ObjectStore
-from jobs.lake.raw import FORM_BYTES, is_compressed, unread_form
+from jobs.lake.raw import FORM_BYTES, columns_by_field, is_compressed, unread_form
 
 PIECE_BYTES = 1024 * 1024
 # No address and no identifier is longer, be it escaped; a piece that is searched begins with so much of the one before.
@@ -98,16 +98,20 @@ def _lines(stream: IO[bytes], spanned: bool) -> Iterator[str]:
 
 def _csv(person: Person, feed: Feed, names: SourceNames, lines: Iterator[str], found: Cut) -> Iterator[str]:
     known = {source.lower() for sources in names.values() for source in sources}
+    wanted = {column: names[column] for column in person.feed_ids(feed)}
     header: list[str] | None = None
+    places: dict[str, list[int]] = {}
     for record, cells in _csv_records(lines, feed.multi_line):
         if header is None and cells:
             header = [cell.strip().lower() for cell in cells]
-            if not known.isdisjoint(header) and not person.is_named_in(record):
+            is_header = not known.isdisjoint(header) and not person.is_named_in(record)
+            # A file without a header has a record in its place; what its columns are is not known.
+            header = header if is_header else []
+            places = columns_by_field(feed, wanted, header)
+            if is_header:
                 yield record
                 continue
-            # A file without a header has a record in its place; what its columns are is not known.
-            header = []
-        if cells and person.owns_cells(feed, names, header or [], cells, record):
+        if cells and person.owns_cells(places, len(header or ()), cells, record):
             found.removed += 1
         else:
             found.kept += bool(cells)

@@ -109,11 +109,20 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
 
 @pytest.mark.parametrize("little", [True, False])
 def test_the_session_is_told(logs: RawZone, told: dict[str, bool], little: bool) -> None:
-    logs.put({"a.jsonl": log_lines(10)})
+    logs.put({"a.jsonl": log_lines(100)})
     with open_run("test", logs.settings, has_little_to_do=lambda run: little) as run:
         assert not told
         assert run.spark
-    assert told == {"small": True, "quick": little}
+    assert told == {"small": False, "quick": little}
+
+
+def test_of_a_small_lake_nothing_more_is_asked(logs: RawZone, told: dict[str, bool]) -> None:
+    asked: list[RunContext] = []
+    logs.put({"a.jsonl": log_lines(10)})
+    with open_run("test", logs.settings, has_little_to_do=lambda run: bool(asked.append(run))) as run:
+        assert run.spark
+    assert told["small"] is True
+    assert not asked
 
 
 def test_a_lake_stays_large_when_its_files_are_archived(logs: RawZone, told: dict[str, bool]) -> None:
@@ -128,7 +137,7 @@ def test_a_lake_stays_large_when_its_files_are_archived(logs: RawZone, told: dic
 
 def test_a_damaged_log_is_left_to_spark(logs: RawZone, told: dict[str, bool]) -> None:
     """Spark names the file; asked while it starts, it would wait for itself."""
-    logs.put({"a.jsonl": log_lines(10)})
+    logs.put({"a.jsonl": log_lines(100)})
     logs.stage()
     build_star_schema(logs.run())
     assert is_little(logs)
